@@ -1,0 +1,1 @@
+"""Explorer: environment, agent, baselines, report."""

@@ -1,0 +1,1 @@
+"""Benches that drive an emitted chip through its AXI ports."""
