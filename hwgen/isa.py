@@ -1,0 +1,145 @@
+"""Instruction set of a tile: one 128-bit format, encoded from the least significant bit.
+
+Sixteen common bits (unit, op, when, fence, pop, push) are followed by the operation's own fields. ARCHITECTURE.md
+("Programs") says what each operation does; the emulator and the hardware follow it.
+"""
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+WIDTH = 128
+COMMON = (("unit", 2), ("op", 4), ("when", 3), ("fence", 1), ("pop", 3), ("push", 3))
+COMMON_WIDTH = 16
+SIGNED = frozenset({"shift", "frac"})
+COUNTERS = 16
+"""Arrival counters per tile; COUNTER_REPORT and COUNTER_START are not counters but commands to the tile."""
+COUNTER_REPORT, COUNTER_START = 14, 15
+SCALAR_REGISTERS = 8
+
+
+class Unit(IntEnum):
+    MATRIX, VECTOR, SEND, CONTROL = range(4)
+
+
+class When(IntEnum):
+    """Condition under which an instruction is issued; otherwise it is dropped at issue."""
+
+    ALWAYS, OUTPUT, TOKENS, LOGITS, OWNER, NOT_TOKENS = range(6)
+
+
+class Dest(IntEnum):
+    """Where the vector unit's results go: nowhere, vector memory, operand memory, a key row or a value column."""
+
+    NONE, VMEM, X, KROW, VCOL = range(5)
+
+
+class Index(IntEnum):
+    """What GATHER's row number is: zero, the token id or the position."""
+
+    NONE, TOKEN, POSITION = range(3)
+
+
+WAIT = (("ctr", 4), ("count", 20))
+_MATRIX = (
+    ("x", 16), ("base", 24), ("rows", 16), ("kwords", 12), ("stride", 16), ("dst", 16),
+    ("kv", 1), ("bare", 1), ("dyn_rows", 1), ("dyn_k", 1), ("index", 2), ("two_limb", 1),
+)
+_VECTOR = (
+    ("a", 16), ("b", 16), ("n", 16), ("dst", 20), ("dkind", 3), ("dyn", 1), ("sin", 3), ("sout", 3),
+    ("shift", 7), ("frac", 7), ("stride", 12),
+)
+_SEND = (
+    ("src", 16), ("n", 16), ("dst", 16), ("x0", 6), ("y0", 6), ("x1", 6), ("y1", 6), ("ctr", 4), ("host", 1),
+)
+_RANGE = (("lo", 20), ("hi", 20))
+
+OPERATIONS = {
+    Unit.MATRIX: {"WAIT": (0, WAIT), "MATMUL": (1, _MATRIX), "GATHER": (2, _MATRIX)},
+    Unit.VECTOR: {
+        "WAIT": (0, WAIT), "COPY": (1, _VECTOR), "ADD": (2, _VECTOR), "MUL": (3, _VECTOR), "SCALE": (4, _VECTOR),
+        "ROPE": (5, _VECTOR), "SILU": (6, _VECTOR), "MAX": (7, _VECTOR), "SUMSQ": (8, _VECTOR), "EXP": (9, _VECTOR),
+        "ARGMAX": (10, _VECTOR), "MAXABS": (11, _VECTOR),
+    },
+    Unit.SEND: {"WAIT": (0, WAIT), "SEND": (1, _SEND)},
+    Unit.CONTROL: {"END": (0, ()), "RANGE": (1, _RANGE)},
+}
+"""unit -> mnemonic -> (op code, fields)."""
+
+_NAMES = {unit: {code: name for name, (code, _) in ops.items()} for unit, ops in OPERATIONS.items()}
+
+
+@dataclass(slots=True)
+class Instruction:
+    """One instruction; `pop` and `push` are bit masks over Unit (tokens from and to other units)."""
+
+    unit: Unit
+    op: str
+    fields: dict[str, int] = field(default_factory=dict)
+    when: When = When.ALWAYS
+    fence: int = 0
+    pop: int = 0
+    push: int = 0
+
+
+def encode(instruction: Instruction) -> int:
+    """The 128-bit word. Raises ValueError naming the field that does not fit."""
+    code, layout = OPERATIONS[instruction.unit][instruction.op]
+    common = (instruction.unit, code, instruction.when, instruction.fence, instruction.pop, instruction.push)
+    word, at = 0, 0
+    for (_, width), value in zip(COMMON, common, strict=True):
+        word |= value << at
+        at += width
+    fields = instruction.fields
+    if not fields.keys() <= {name for name, _ in layout}:
+        raise ValueError(f"{instruction.op} has no field {sorted(fields.keys() - {n for n, _ in layout})[0]}")
+    for name, width in layout:
+        value = fields.get(name, 0)
+        low, high = (-(1 << width - 1), 1 << width - 1) if name in SIGNED else (0, 1 << width)
+        if not low <= value < high:
+            raise ValueError(f"{instruction.op} {name} must be {low} to {high - 1}, not {value}")
+        word |= (value & ((1 << width) - 1)) << at
+        at += width
+    return word
+
+
+def decode(word: int) -> Instruction:
+    """Inverse of `encode`; every field of the operation is present in the result."""
+    values, at = [], 0
+    for _, width in COMMON:
+        values.append(word >> at & ((1 << width) - 1))
+        at += width
+    unit = Unit(values[0])
+    op = _NAMES[unit][values[1]]
+    fields = {}
+    for name, width in OPERATIONS[unit][op][1]:
+        value = word >> at & ((1 << width) - 1)
+        if name in SIGNED and value >> width - 1:
+            value -= 1 << width
+        fields[name] = value
+        at += width
+    return Instruction(unit, op, fields, When(values[2]), *values[3:])
+
+
+def layout(unit: Unit, op: str) -> dict[str, tuple[int, int]]:
+    """Field name -> (least significant bit in the 128-bit word, width) of an operation."""
+    at, places = COMMON_WIDTH, {}
+    for name, width in OPERATIONS[unit][op][1]:
+        places[name] = (at, width)
+        at += width
+    return places
+
+
+def disassemble(instruction: Instruction) -> str:
+    """One line of text, e.g. `V.ADD     a=64 b=128 n=64 dst=64 | pop=M push=S`."""
+    shown = [f"{name}={value}" for name, value in instruction.fields.items() if value]
+    marks = []
+    if instruction.when:
+        marks.append(f"when={instruction.when.name.lower()}")
+    if instruction.fence:
+        marks.append("fence")
+    for mark in ("pop", "push"):
+        mask = getattr(instruction, mark)
+        if mask:
+            marks.append(f"{mark}=" + "".join(u.name[0] for u in Unit if mask >> u & 1))
+    head = f"{instruction.unit.name[0]}.{instruction.op}"
+    return f"{head:<10}{' '.join(shown)}" + (f" | {' '.join(marks)}" if marks else "")
