@@ -1,0 +1,128 @@
+"""What a Llama-family model is: its sizes, its options, and the name and shape of every weight."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True)
+class Llama3Scaling:
+    """The `llama3` rope scaling: low frequencies divided by `factor`, high ones kept, a ramp between.
+
+    The ramp runs over wavelengths from `original_context / high_freq` to `original_context / low_freq`.
+    """
+
+    factor: float
+    low_freq: float
+    high_freq: float
+    original_context: int
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and options of one model.
+
+    `eos_ids` holds every id that ends a text (`eos` is the first). `rope_factors`, one per frequency, are divisors
+    that a GGUF file carries in place of `rope_scaling`; at most one of the two is set.
+    """
+
+    vocab: int
+    hidden: int
+    layers: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ffn: int
+    norm_eps: float
+    max_context: int
+    tied: bool
+    attention_bias: bool = False
+    output_bias: bool = False
+    mlp_bias: bool = False
+    bos: int | None = None
+    eos: int | None = None
+    rope_theta: float = 10000.0
+    rope_scaling: Llama3Scaling | None = None
+    rope_factors: tuple[float, ...] | None = None
+    eos_ids: tuple[int, ...] = ()
+
+    def parameters(self) -> int:
+        """Exact count of weights, biases and gains included; a tied head counts once."""
+        return sum(math.prod(shape) for shape in tensor_shapes(self).values())
+
+    def to_dict(self) -> dict:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict) -> ModelConfig:
+        """The inverse of `to_dict`, also after a trip through JSON."""
+        values = dict(values)
+        if values.get("rope_scaling") is not None:
+            values["rope_scaling"] = Llama3Scaling(**values["rope_scaling"])
+        if values.get("rope_factors") is not None:
+            values["rope_factors"] = tuple(values["rope_factors"])
+        values["eos_ids"] = tuple(values.get("eos_ids", ()))
+        return cls(**values)
+
+
+def layer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Weight name without its layer number -> shape, for one layer."""
+    queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    shapes = {
+        "attn_norm": (config.hidden,), "q": (queries, config.hidden), "k": (keys, config.hidden),
+        "v": (keys, config.hidden), "o": (config.hidden, queries), "ffn_norm": (config.hidden,),
+        "gate": (config.ffn, config.hidden), "up": (config.ffn, config.hidden),
+        "down": (config.hidden, config.ffn),
+    }
+    biased = ["q", "k", "v"] if config.attention_bias else []
+    biased += ["o"] if config.output_bias else []
+    biased += ["gate", "up", "down"] if config.mlp_bias else []
+    return shapes | {f"{name}_bias": shapes[name][:1] for name in biased}
+
+
+def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
+    """Every weight's name -> shape: `embed`, `0.attn_norm`, `0.q`, ..., `norm`, and `head` unless tied."""
+    shapes = {"embed": (config.vocab, config.hidden)}
+    layer = layer_shapes(config)
+    for i in range(config.layers):
+        shapes |= {f"{i}.{name}": shape for name, shape in layer.items()}
+    shapes["norm"] = (config.hidden,)
+    if not config.tied:
+        shapes["head"] = (config.vocab, config.hidden)
+    return shapes
+
+
+def size_problems(config: ModelConfig) -> list[str]:
+    """Reasons why the sizes cannot form a model; empty if they can."""
+    problems = [
+        f"{name} must be at least 1, not {value!r}"
+        for name in ("vocab", "hidden", "layers", "heads", "kv_heads", "head_dim", "ffn", "max_context")
+        if (value := getattr(config, name)) < 1
+    ]
+    if problems:
+        return problems
+    if config.head_dim % 2:
+        problems.append(f"head_dim must be even, not {config.head_dim}")
+    if config.heads % config.kv_heads:
+        problems.append(f"heads must be a multiple of kv_heads ({config.kv_heads}), not {config.heads}")
+    if not (config.norm_eps >= 0 and math.isfinite(config.norm_eps)):
+        problems.append(f"norm_eps must be a finite number >= 0, not {config.norm_eps!r}")
+    if not (config.rope_theta > 0 and math.isfinite(config.rope_theta)):
+        problems.append(f"rope_theta must be a finite number > 0, not {config.rope_theta!r}")
+    return problems + _rope_problems(config)
+
+
+def _rope_problems(config: ModelConfig) -> list[str]:
+    problems = []
+    scaling = config.rope_scaling
+    if scaling and not (scaling.factor > 0 and 0 < scaling.low_freq < scaling.high_freq
+                        and scaling.original_context > 0):
+        problems.append("llama3 rope scaling must have positive values with low_freq_factor < high_freq_factor, "
+                        f"not {scaling}")
+    factors = config.rope_factors
+    if factors is not None and (len(factors) != config.head_dim // 2 or not all(f > 0 for f in factors)):
+        problems.append(f"rope factors must be {config.head_dim // 2} positive numbers, not {len(factors)} numbers "
+                        f"from {min(factors, default=0)!r}")
+    return problems
