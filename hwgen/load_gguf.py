@@ -1,6 +1,5 @@
 """GGUF files of the llama architecture, plain or quantised."""
 
-import struct
 from functools import partial
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from gguf.quants import dequantize
 
 from hwgen.errors import HwgenError
 from hwgen.float_model import FloatModel, LazyTensors
-from hwgen.model_config import ModelConfig, size_problems, tensor_shapes
+from hwgen.model_config import ModelConfig, file_names, size_problems, tensor_problems
 from hwgen.tokenizer import Tokenizer
 
 TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
@@ -27,7 +26,9 @@ PLAIN = {
     "embedding_scale": 1.0, "residual_scale": 1.0, "use_parallel_residual": False,
 }
 SIZES = ("embedding_length", "block_count", "feed_forward_length", "attention.head_count", "context_length")
-DAMAGE = (ValueError, LookupError, OverflowError, TypeError, MemoryError, struct.error)
+OPTIONAL_SIZES = ("attention.head_count_kv", "attention.key_length", "attention.value_length", "rope.dimension_count",
+                  "attention.sliding_window")
+DAMAGE = (ValueError, LookupError, OverflowError, TypeError, MemoryError)
 
 
 def load_gguf(path: Path, *, weights: bool = True) -> FloatModel:
@@ -48,24 +49,31 @@ def _open(path: Path) -> tuple[GGUFReader, dict]:
 
 
 def _config(path: Path, fields: dict, stored: dict) -> ModelConfig:
-    problems = _unsupported(fields)
+    wrong = _wrong_types(fields)
+    problems = wrong or _unsupported(fields, stored)
     lacking = [f"llama.{name}" for name in (*SIZES, "attention.layer_norm_rms_epsilon")
                if fields.get(f"llama.{name}") is None]
     lacking += [] if OUTSIDE["embed"] in stored else [f"tensor {OUTSIDE['embed']}"]
-    sizes = (*SIZES, "attention.head_count_kv", "attention.key_length", "rope.dimension_count")
-    wrong = [f"llama.{name} must be one whole number, not {fields[f'llama.{name}']!r}" for name in sizes
-             if type(fields.get(f"llama.{name}", 0)) is not int]
     if lacking and not problems:
         problems.append(f"it lacks {', '.join(lacking)}")
     if not lacking and not wrong:
         config, more = _sizes(fields, stored)
         problems += more
-    if problems or wrong:
-        raise HwgenError(f"Model {str(path)!r} is not supported: {'; '.join(problems + wrong)}")
+    if problems:
+        raise HwgenError(f"Model {str(path)!r} is not supported: {'; '.join(problems)}")
     return config
 
 
-def _unsupported(fields: dict) -> list[str]:
+def _wrong_types(fields: dict) -> list[str]:
+    whole = [f"llama.{name}" for name in (*SIZES, *OPTIONAL_SIZES)]
+    whole += ["split.count", *(f"tokenizer.ggml.{name}_token_id" for name in ("bos", "eos", "eot", "eom"))]
+    numbers = ["llama.attention.layer_norm_rms_epsilon", "llama.rope.freq_base"]
+    kinds = [("one whole number", (int,), whole), ("one number", (int, float), numbers)]
+    return [f"{name} must be {words}, not {fields[name]!r}" for words, types, names in kinds for name in names
+            if name in fields and type(fields[name]) not in types]
+
+
+def _unsupported(fields: dict, stored: dict) -> list[str]:
     architecture = fields.get("general.architecture")
     if architecture != "llama":
         return [f"general.architecture must be 'llama', not {architecture!r}"]
@@ -76,6 +84,8 @@ def _unsupported(fields: dict) -> list[str]:
         problems.append(f"llama.attention.sliding_window must be absent or at least {context}, not {window}")
     if fields.get("split.count", 1) > 1:
         problems.append(f"split.count must be 1 (join the parts first), not {fields['split.count']}")
+    if ROPE_FACTORS in stored and stored[ROPE_FACTORS].tensor_type.name not in TYPES:
+        problems.append(f"tensor {ROPE_FACTORS} must be F32, not {stored[ROPE_FACTORS].tensor_type.name}")
     return problems
 
 
@@ -110,38 +120,20 @@ def _rope_factors(stored: dict) -> tuple[float, ...] | None:
     if ROPE_FACTORS not in stored:
         return None
     factors = stored[ROPE_FACTORS]
+    if factors.tensor_type.name not in TYPES:
+        return None
     return tuple(dequantize(factors.data, factors.tensor_type).astype(float).ravel().tolist())
 
 
 def _tensors(path: Path, stored: dict, config: ModelConfig) -> LazyTensors:
-    problems, readers = [], {}
-    for name, shape in tensor_shapes(config).items():
-        tensor = stored.get(file_name(name))
-        if tensor is None:
-            problems.append(f"tensor {file_name(name)} is missing")
-            continue
-        found = tuple(reversed(tensor.shape.tolist()))
-        if found != shape:
-            problems.append(f"tensor {file_name(name)} must have shape {list(shape)}, not {list(found)}")
-        elif tensor.tensor_type.name not in TYPES:
-            problems.append(f"tensor {file_name(name)} must be {', '.join(TYPES)}, not {tensor.tensor_type.name}")
-        else:
-            readers[name] = partial(_read, tensor.data, tensor.tensor_type, _permuted_heads(name, config))
-    known = {file_name(name) for name in tensor_shapes(config)} | {ROPE_FACTORS}
-    if extra := sorted(set(stored) - known):
-        problems.append(f"{len(extra)} tensors must be absent in a Llama model, such as {extra[0]}")
-    if problems:
+    names = file_names(config, OUTSIDE, "blk", INSIDE)
+    found = {name: (tuple(reversed(tensor.shape.tolist())), tensor.tensor_type.name)
+             for name, tensor in stored.items()}
+    if problems := tensor_problems(config, names, found, TYPES, (ROPE_FACTORS,)):
         raise HwgenError(f"Model {str(path)!r} has unusable weights: {'; '.join(problems)}")
+    readers = {name: partial(_read, stored[file].data, stored[file].tensor_type, _permuted_heads(name, config))
+               for name, file in names.items()}
     return LazyTensors(readers, repr(str(path)))
-
-
-def file_name(name: str) -> str:
-    """The canonical tensor name as GGUF spells it."""
-    if name in OUTSIDE:
-        return OUTSIDE[name]
-    layer, part = name.split(".")
-    stem, bias = part.removesuffix("_bias"), part.endswith("_bias")
-    return f"blk.{layer}.{INSIDE[stem]}.{'bias' if bias else 'weight'}"
 
 
 def _permuted_heads(name: str, config: ModelConfig) -> int:

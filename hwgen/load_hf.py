@@ -4,16 +4,12 @@ Accepted are the model types that compute exactly what Llama does: llama, mistra
 """
 
 import json
-import math
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-
-import numpy as np
 
 from hwgen.errors import HwgenError
 from hwgen.float_model import FloatModel, LazyTensors
-from hwgen.model_config import Llama3Scaling, ModelConfig, size_problems, tensor_shapes
+from hwgen.model_config import Llama3Scaling, ModelConfig, file_names, size_problems, tensor_problems
+from hwgen.safetensors_file import DTYPES, stored_tensors
 from hwgen.tokenizer import Tokenizer
 
 MODEL_TYPES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM"}
@@ -25,7 +21,6 @@ INSIDE = {
     "q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj", "o": "self_attn.o_proj",
     "gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj",
 }
-DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 
 def load_hf(folder: Path, *, weights: bool = True) -> FloatModel:
@@ -45,15 +40,14 @@ def read_config(folder: Path) -> ModelConfig:
     if not file.is_file():
         raise HwgenError(f"Model folder {str(folder)!r} must hold a config.json (or give a GGUF file)")
     raw = _json_object(file)
-    problems = _unsupported(raw)
+    wrong = _wrong_types(raw)
+    problems = wrong or _unsupported(raw)
     lacking = [name for name in REQUIRED if raw.get(name) is None]
     # Only llama takes the number of heads for absent key-value heads; the others have fixed numbers.
     if raw.get("model_type") in ("mistral", "qwen2") and raw.get("num_key_value_heads") is None:
         lacking.append("num_key_value_heads")
     if lacking:
         problems.append(f"config.json lacks {', '.join(lacking)}")
-    wrong = _wrong_types(raw)
-    problems += wrong
     if not lacking and not wrong:
         config, more = _config(raw)
         problems += more
@@ -76,39 +70,37 @@ def _unsupported(raw: dict) -> list[str]:
     """Reasons in options, as far as sizes do not matter."""
     problems = []
     kind = raw.get("model_type")
-    if kind not in MODEL_TYPES:
+    if kind not in tuple(MODEL_TYPES):
         problems.append(f"model_type must be {', '.join(MODEL_TYPES)}, not {kind!r}")
-    architectures = raw.get("architectures") or []
-    if kind in MODEL_TYPES and architectures and architectures != [MODEL_TYPES[kind]]:
-        problems.append(f"architectures must be [{MODEL_TYPES[kind]!r}], not {architectures!r}")
+    elif raw.get("architectures") not in (None, [], [MODEL_TYPES[kind]]):
+        problems.append(f"architectures must be [{MODEL_TYPES[kind]!r}], not {raw['architectures']!r}")
     if (activation := raw.get("hidden_act", "silu")) not in ("silu", "swish"):
         problems.append(f"hidden_act must be 'silu', not {activation!r}")
     if raw.get("quantization_config") is not None:
         problems.append("quantization_config must be absent (weights in F32, F16 or BF16)")
-    if any((raw.get(name) or 0) > 1 for name in ("num_local_experts", "num_experts", "n_routed_experts")):
-        problems.append("mixture of experts must be absent")
+    problems += [f"{name} must be absent (no mixture of experts), not {raw[name]!r}"
+                 for name in ("num_local_experts", "num_experts", "n_routed_experts")
+                 if raw.get(name) not in (None, 0)]
     return problems + _sliding(raw, kind)
 
 
 def _sliding(raw: dict, kind: str | None) -> list[str]:
-    layers = raw.get("layer_types") or []
-    if any(layer != "full_attention" for layer in layers):
-        return ["layer_types must all be 'full_attention'"]
-    if kind not in ("mistral", "qwen2"):
+    layers = raw.get("layer_types")
+    if layers and not (isinstance(layers, list) and all(layer == "full_attention" for layer in layers)):
+        return [f"layer_types must all be 'full_attention', not {layers!r}"]
+    window, context = raw.get("sliding_window", 4096), raw.get("max_position_embeddings")
+    used = kind == "mistral" or (kind == "qwen2" and raw.get("use_sliding_window", False))
+    if not used or window is None or (type(window) is type(context) is int and window >= context):
         return []
-    window = raw.get("sliding_window", 4096)
-    used = kind == "mistral" or raw.get("use_sliding_window", False)
-    if used and window is not None and window < raw.get("max_position_embeddings", math.inf):
-        return [f"sliding_window must be absent or at least max_position_embeddings, not {window}"]
-    return []
+    return [f"sliding_window must be null or at least max_position_embeddings {context}, not {window!r}"]
 
 
 def _wrong_types(raw: dict) -> list[str]:
-    whole = [*REQUIRED, "num_key_value_heads", "head_dim", "bos_token_id"]
-    problems = [f"{name} must be a whole number, not {raw[name]!r}" for name in whole
-                if raw.get(name) is not None and type(raw[name]) is not int]
-    problems += [f"{name} must be a number, not {raw[name]!r}" for name in ("rms_norm_eps", "rope_theta")
-                 if raw.get(name) is not None and type(raw[name]) not in (int, float)]
+    kinds = [("a whole number", (int,), [*REQUIRED, "num_key_value_heads", "head_dim", "bos_token_id"]),
+             ("a number", (int, float), ["rms_norm_eps", "rope_theta"]),
+             ("true or false", (bool,), ["tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window"])]
+    problems = [f"{name} must be {words}, not {raw[name]!r}" for words, types, names in kinds for name in names
+                if raw.get(name) is not None and type(raw[name]) not in types]
     if any(type(token) is not int for token in _ids(raw.get("eos_token_id"))):
         problems.append(f"eos_token_id must be a whole number or a list of them, not {raw['eos_token_id']!r}")
     return problems
@@ -129,12 +121,13 @@ def _config(raw: dict) -> tuple[ModelConfig | None, list[str]]:
                           f"num_attention_heads {heads}"]
         head_dim = hidden // heads
     theta, scaling, problems = _rope(raw)
+    eps = raw.get("rms_norm_eps")
     llama, eos = raw.get("model_type") == "llama", _ids(raw.get("eos_token_id"))
     bias = llama and bool(raw.get("attention_bias", False))
     config = ModelConfig(
         vocab=raw["vocab_size"], hidden=hidden, layers=raw["num_hidden_layers"], heads=heads,
         kv_heads=heads if raw.get("num_key_value_heads") is None else raw["num_key_value_heads"],
-        head_dim=head_dim, ffn=raw["intermediate_size"], norm_eps=float(raw.get("rms_norm_eps", 1e-6)),
+        head_dim=head_dim, ffn=raw["intermediate_size"], norm_eps=1e-6 if eps is None else float(eps),
         max_context=raw["max_position_embeddings"], tied=bool(raw.get("tie_word_embeddings", False)),
         attention_bias=bias or raw.get("model_type") == "qwen2", output_bias=bias,
         mlp_bias=llama and bool(raw.get("mlp_bias", False)), bos=raw.get("bos_token_id"),
@@ -166,66 +159,18 @@ def _rope(raw: dict) -> tuple[float, Llama3Scaling | None, list[str]]:
     return 1.0 if wrong else float(rope["rope_theta"]), scaling, problems
 
 
-# safetensors
-
-@dataclass(frozen=True)
-class _Entry:
-    """Where one tensor lies."""
-
-    file: Path
-    offset: int
-    shape: tuple[int, ...]
-    dtype: str
-
-    def read(self) -> np.ndarray:
-        data = np.memmap(self.file, DTYPES[self.dtype], "r", self.offset, self.shape)
-        if self.dtype != "BF16":
-            return np.array(data, np.float32)
-        # BF16 is the upper half of a float32.
-        return (data.astype(np.uint32) << 16).view(np.float32)
-
+# weights
 
 def _tensors(folder: Path, config: ModelConfig) -> LazyTensors:
-    entries = {}
+    stored = {}
     for file in _weight_files(folder):
-        entries |= _header(file)
-    problems, readers = [], {}
-    for name, shape in tensor_shapes(config).items():
-        entry = entries.get(file_name(name))
-        if entry is None:
-            problems.append(f"tensor {file_name(name)} is missing")
-        elif entry.shape != shape:
-            problems.append(f"tensor {file_name(name)} must have shape {list(shape)}, not {list(entry.shape)}")
-        elif entry.dtype not in DTYPES:
-            problems.append(f"tensor {file_name(name)} must be {', '.join(DTYPES)}, not {entry.dtype}")
-        else:
-            readers[name] = partial(_read, entry)
-    problems += _extra(entries, config)
-    if problems:
+        stored |= stored_tensors(file)
+    names = file_names(config, OUTSIDE, "model.layers", INSIDE)
+    found = {name: (tensor.shape, tensor.dtype) for name, tensor in stored.items()}
+    # A tied head may be stored all the same, and old files hold the rotary frequencies.
+    if problems := tensor_problems(config, names, found, tuple(DTYPES), (OUTSIDE["head"], "rotary_emb.inv_freq")):
         raise HwgenError(f"Model {str(folder)!r} has unusable weights: {'; '.join(problems)}")
-    return LazyTensors(readers, repr(str(folder)))
-
-
-def _read(entry: _Entry) -> np.ndarray:
-    return entry.read()
-
-
-def _extra(entries: dict, config: ModelConfig) -> list[str]:
-    """Tensors that nothing here computes with: a sign of an architecture that only looks like Llama."""
-    known = {file_name(name) for name in tensor_shapes(config)} | {OUTSIDE["head"]}
-    extra = sorted(name for name in entries if name not in known and not name.endswith("rotary_emb.inv_freq"))
-    if not extra:
-        return []
-    return [f"{len(extra)} tensors must be absent in a Llama model, such as {extra[0]}"]
-
-
-def file_name(name: str) -> str:
-    """The canonical tensor name as Hugging Face spells it."""
-    if name in OUTSIDE:
-        return OUTSIDE[name]
-    layer, part = name.split(".")
-    stem, bias = part.removesuffix("_bias"), part.endswith("_bias")
-    return f"model.layers.{layer}.{INSIDE[stem]}.{'bias' if bias else 'weight'}"
+    return LazyTensors({name: stored[file].read for name, file in names.items()}, repr(str(folder)))
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -241,24 +186,3 @@ def _weight_files(folder: Path) -> list[Path]:
     if missing:
         raise HwgenError(f"Model folder {str(folder)!r} must hold {', '.join(missing)}")
     return files
-
-
-def _header(file: Path) -> dict[str, _Entry]:
-    """The tensors of a safetensors file. Read here because the library's numpy side knows no BF16."""
-    size = file.stat().st_size
-    with open(file, "rb") as stream:
-        length = int.from_bytes(stream.read(8), "little")
-        if size < 8 or length > size - 8:
-            raise HwgenError(f"Weight file {str(file)!r} is truncated or no safetensors file: its header does not "
-                             f"fit in {size} bytes")
-        text = stream.read(length)
-    try:
-        raw = json.loads(text)
-        entries = {name: _Entry(file, 8 + length + value["data_offsets"][0], tuple(value["shape"]), value["dtype"])
-                   for name, value in raw.items() if name != "__metadata__"}
-        end = 8 + length + max((v["data_offsets"][1] for k, v in raw.items() if k != "__metadata__"), default=0)
-    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
-        raise HwgenError(f"Weight file {str(file)!r} must be safetensors, not damaged in its header") from error
-    if end > size:
-        raise HwgenError(f"Weight file {str(file)!r} is truncated: it must hold {end} bytes, not {size}")
-    return entries

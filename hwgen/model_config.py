@@ -94,6 +94,46 @@ def tensor_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
+def file_names(config: ModelConfig, outside: dict[str, str], layer: str, inside: dict[str, str]) -> dict[str, str]:
+    """Every weight's name -> its name in a file that spells layer i's weights `{layer}.{i}.{inside[...]}.weight`."""
+    names = {}
+    for name in tensor_shapes(config):
+        if name in outside:
+            names[name] = outside[name]
+        else:
+            i, part = name.split(".")
+            end = "bias" if part.endswith("_bias") else "weight"
+            names[name] = f"{layer}.{i}.{inside[part.removesuffix('_bias')]}.{end}"
+    return names
+
+
+def tensor_problems(config: ModelConfig, names: dict[str, str], found: dict[str, tuple[tuple[int, ...], str]],
+                    types: tuple[str, ...], ignored: tuple[str, ...]) -> list[str]:
+    """Reasons why a file's tensors do not make the model.
+
+    `names` comes from `file_names`; `found` is file name -> (shape, type). Tensors that nothing here computes with are
+    a reason too, unless their names end with one of `ignored`: they show that the model only looks like Llama.
+    """
+    problems = []
+    if missing := [file for file in names.values() if file not in found]:
+        problems.append(_several("must be present", missing))
+    for name, shape in tensor_shapes(config).items():
+        actual, kind = found.get(names[name], (shape, types[0]))
+        if actual != shape:
+            problems.append(f"tensor {names[name]} must have shape {list(shape)}, not {list(actual)}")
+        if kind not in types:
+            problems.append(f"tensor {names[name]} must be {', '.join(types)}, not {kind}")
+    known = set(names.values())
+    if extra := sorted(file for file in found if file not in known and not file.endswith(ignored)):
+        problems.append(_several("must be absent in a Llama model", extra))
+    return problems
+
+
+def _several(rule: str, names: list[str]) -> str:
+    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return f"{'tensors' if len(names) > 1 else 'tensor'} {', '.join(names[:3])}{rest} {rule}"
+
+
 def size_problems(config: ModelConfig) -> list[str]:
     """Reasons why the sizes cannot form a model; empty if they can."""
     problems = [

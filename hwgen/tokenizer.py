@@ -61,7 +61,12 @@ class Tokenizer:
         extra = fields.get(f"tokenizer.ggml.{needed}")
         if not isinstance(tokens, list) or not isinstance(extra, list):
             raise HwgenError(f"A GGUF tokenizer of model {kind!r} must have tokenizer.ggml.tokens and {needed}")
-        return cls((_from_scores if kind == "llama" else _from_merges)(fields, tokens, extra))
+        try:
+            return cls((_from_scores if kind == "llama" else _from_merges)(fields, tokens, extra))
+        except HwgenError:
+            raise
+        except Exception as error:  # The library raises nothing more specific.
+            raise HwgenError(f"The GGUF tokenizer's tokens and {needed} must fit together ({error})") from error
 
     @property
     def size(self) -> int:
