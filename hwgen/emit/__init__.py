@@ -1,0 +1,1 @@
+"""From parts to files: Amaranth components and templates become a dictionary {path: text}, then a folder."""

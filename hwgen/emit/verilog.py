@@ -1,0 +1,114 @@
+"""Amaranth components as plain Verilog-2005, one file per distinct module."""
+
+import inspect
+import re
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from amaranth.back import rtlil
+from amaranth.hdl import ClockSignal, Instance, ResetSignal, Value
+from amaranth.lib.wiring import In
+
+HEADER = "// Plain Verilog-2005. Registers have no initial value: hold rst high for one clock edge first.\n"
+
+# Processes become multiplexers and flip-flops with synchronous reset, so no `always @*` (which Icarus 11 would not run
+# at time 0) is left. Initial values go, as synthesis drops them: a missing reset then shows as X in Icarus.
+_PASSES = """
+proc
+flatten -separator $
+attrmap -remove init
+opt_expr
+opt_merge
+opt_clean -purge
+opt_dff -nodffe
+opt_clean -purge
+memory_collect
+memory_map -rom-only
+select -set written t:$mem_v2 r:WR_PORTS>0 %i
+setparam -set INIT 1'x @written
+select -clear
+opt_clean -purge
+"""
+_RUNNER = """
+import sys
+from pyosys import libyosys
+design = libyosys.Design()
+for line in sys.stdin.read().splitlines():
+    libyosys.run_pass(line, design)
+"""
+# an escaped identifier that is legal without its escape, but for keywords
+_NEEDLESS_ESCAPE = re.compile(r"\\([A-Za-z_]\w*\$[\w$]*) ")
+
+
+def module_name(component):
+    """Name of a component's module: its class and configuration, e.g. `matrix_unit_vlen32_rom12_kv8_x7`.
+
+    Every constructor parameter is an attribute of the component with the same name.
+    """
+    kind = re.sub(r"(?<!^)(?=[A-Z])", "_", type(component).__name__).lower()
+    values = []
+    for key in inspect.signature(type(component).__init__).parameters:
+        if key != "self":
+            short = key.removesuffix("_bits").removesuffix("_address")
+            values.append(f"{short}{int(getattr(component, key))}")
+    return "_".join([kind, *values])
+
+
+def instance_of(component, name):
+    """Instance of module `name` with the component's interface; `component` serves as the interface only."""
+    component._MustUse__used = True  # stands for a module that is emitted elsewhere: it is used, though not elaborated
+    ports = {"i_clk": ClockSignal(), "i_rst": ResetSignal()}
+    for path, member, value in component.signature.flatten(component):
+        prefix = "i_" if member.flow == In else "o_"
+        ports[prefix + "__".join(map(str, path))] = Value.cast(value)
+    return Instance(name, **ports)
+
+
+class Library:
+    """Amaranth platform under which a component places its parts by name, so that each is emitted once."""
+
+    def __init__(self, components):
+        self._waiting = dict(components)
+        self.modules = {}
+        """Module name -> RTLIL text."""
+        while self._waiting:
+            name, component = self._waiting.popitem()
+            self.modules[name] = None
+            self.modules[name] = rtlil.convert(component, name=name, platform=self, emit_src=False)
+
+    def place(self, component):
+        """Instance of the module of `component`, which joins the library."""
+        name = module_name(component)
+        if name not in self.modules and name not in self._waiting:
+            self._waiting[name] = component
+        return instance_of(component, name)
+
+
+def module_files(components):
+    """Verilog of all `components` (module name -> Component) and of the parts they place: {"NAME.v": text}.
+
+    Same components, same bytes; the order and number of components do not matter.
+    """
+    modules = Library(components).modules
+    return {f"{name}.v": _plain(_verilog(name, modules[name])) for name in sorted(modules)}
+
+
+def _verilog(name, module):
+    """Verilog text of one RTLIL text."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder, "in.il").write_text(module)
+        script = f"read_rtlil in.il\n{_PASSES.strip()}\nwrite_verilog -noattr out.v"
+        # a process of its own: Yosys numbers its objects from a counter that only a new process sets back
+        run = subprocess.run([sys.executable, "-c", _RUNNER], input=script, cwd=folder, capture_output=True, text=True)
+        if run.returncode:
+            raise RuntimeError(f"Yosys failed on {name}: {(run.stdout + run.stderr)[-2000:]}")
+        return Path(folder, "out.v").read_text()
+
+
+def _plain(text):
+    """Yosys's Verilog without its version line, needless escapes and vendor comments."""
+    text = re.sub(r"\A/\*.*?\*/\n\n?", HEADER, text, flags=re.S)
+    text = text.replace(" // synopsys parallel_case", "")
+    return _NEEDLESS_ESCAPE.sub(r"\1 ", text)
