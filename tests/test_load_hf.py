@@ -1,0 +1,233 @@
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+from tiny_llama import CASES, LLAMA3, some_tokens, tiny, torch_logits
+from transformers import LlamaForCausalLM
+
+from hwgen.errors import HwgenError
+from hwgen.float_model import logits
+from hwgen.load import load
+from hwgen.model_config import Llama3Scaling, ModelConfig
+
+
+@pytest.fixture
+def folder(tmp_path):
+    tiny().save_pretrained(tmp_path)
+    return tmp_path
+
+
+def edit(folder, **values):
+    """Sets keys of config.json; None removes one."""
+    file = folder / "config.json"
+    config = json.loads(file.read_text()) | values
+    file.write_text(json.dumps({key: value for key, value in config.items() if value is not None}))
+
+
+def edit_tensors(folder, change):
+    file = folder / "model.safetensors"
+    tensors = {name: array.copy() for name, array in load_file(file).items()}
+    change(tensors)
+    save_file(tensors, file)
+
+
+def refused(path, **options) -> str:
+    with pytest.raises(HwgenError) as error:
+        load(path, **options)
+    return str(error.value)
+
+
+def assert_agrees(model, folder):
+    tokens = some_tokens(model)
+    loaded = load(folder)
+    np.testing.assert_allclose(logits(loaded, tokens), torch_logits(model, tokens), atol=1e-4, rtol=0)
+    assert loaded.config.parameters() == sum(p.numel() for p in model.parameters())
+
+
+@pytest.mark.parametrize("options", CASES.values(), ids=CASES)
+def test_agrees_with_transformers(tmp_path, options):
+    model = tiny(**options)
+    model.save_pretrained(tmp_path)
+    assert_agrees(model, tmp_path)
+
+
+@pytest.mark.parametrize("kind,options", [
+    ("mistral", {"sliding_window": None}), ("mistral", {"sliding_window": 64}), ("qwen2", {"head_dim": 8}),
+])
+def test_other_members_of_the_family_agree(tmp_path, kind, options):
+    model = tiny(kind, **options)
+    model.save_pretrained(tmp_path)
+    assert_agrees(model, tmp_path)
+
+
+def test_several_files(tmp_path):
+    model = tiny()
+    model.save_pretrained(tmp_path, max_shard_size="20KB")
+    assert len(list(tmp_path.glob("*.safetensors"))) > 2
+    assert_agrees(model, tmp_path)
+    next(tmp_path.glob("model-00002*")).unlink()
+    assert "must hold model-00002" in refused(tmp_path)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision(tmp_path, dtype):
+    tiny().to(getattr(torch, dtype)).save_pretrained(tmp_path)
+    model = LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32)
+    stored, loaded = model.state_dict(), load(tmp_path)
+    np.testing.assert_array_equal(loaded.tensors["1.down"], stored["model.layers.1.mlp.down_proj.weight"].numpy())
+    assert loaded.tensors["embed"].dtype == np.float32
+    assert_agrees(model, tmp_path)
+
+
+def test_config_fields(folder):
+    edit(folder, rope_parameters=LLAMA3, eos_token_id=[5, 7], bos_token_id=3)
+    config = load(folder, weights=False).config
+    assert config == ModelConfig(
+        vocab=67, hidden=48, layers=2, heads=6, kv_heads=2, head_dim=8, ffn=76, norm_eps=1e-6, max_context=64,
+        tied=False, bos=3, eos=5, eos_ids=(5, 7), rope_theta=500000.0,
+        rope_scaling=Llama3Scaling(8.0, 1.0, 4.0, 32))
+    assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_older_rope_fields_mean_the_same(folder):
+    edit(folder, rope_parameters=LLAMA3)
+    newer = load(folder, weights=False).config
+    scaling = {key: value for key, value in LLAMA3.items() if key not in ("rope_theta", "rope_type")}
+    edit(folder, rope_parameters=None, rope_theta=500000.0, rope_scaling=scaling | {"type": "llama3"})
+    assert load(folder, weights=False).config == newer
+
+
+def test_config_alone_is_enough_without_weights(folder):
+    (folder / "model.safetensors").unlink()
+    for path in (folder, folder / "config.json"):
+        model = load(path, weights=False)
+        assert model.config.hidden == 48 and not model.tensors and model.tokenizer is None
+    assert "must hold model.safetensors" in refused(folder)
+
+
+def test_missing_path(tmp_path):
+    assert "must be a Hugging Face folder or a GGUF file" in refused(tmp_path / "nothing")
+    (tmp_path / "notes.txt").write_text("hello")
+    assert "must be a Hugging Face folder or a GGUF file" in refused(tmp_path / "notes.txt")
+    assert "must hold a config.json" in refused(tmp_path)
+
+
+def test_config_that_is_no_config(folder):
+    (folder / "config.json").write_text('{"model_type": "lla')
+    assert "config.json" in refused(folder) and "must be JSON" in refused(folder)
+    (folder / "config.json").write_text("[]")
+    assert "must be a JSON object, not list" in refused(folder)
+    (folder / "config.json").write_bytes(b"\xff\xfe{}")
+    assert "must be JSON" in refused(folder)
+
+
+def test_lacking_fields_are_all_named(folder):
+    edit(folder, hidden_size=None, vocab_size=None)
+    assert "config.json lacks hidden_size, vocab_size" in refused(folder)
+
+
+@pytest.mark.parametrize("values,message", [
+    ({"model_type": "gemma2"}, "model_type must be llama, mistral, qwen2, not 'gemma2'"),
+    ({"model_type": ["llama"]}, "model_type must be llama"),
+    ({"architectures": ["LlamaForSequenceClassification"]}, "architectures must be ['LlamaForCausalLM']"),
+    ({"hidden_act": "gelu"}, "hidden_act must be 'silu', not 'gelu'"),
+    ({"quantization_config": {"bits": 4}}, "quantization_config must be absent"),
+    ({"num_local_experts": 8}, "num_local_experts must be absent"),
+    ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "rope_type must be 'default' or 'llama3', not 'yarn'"),
+    ({"rope_parameters": {"rope_type": "llama3"}}, "must hold the numbers factor, low_freq_factor"),
+    ({"rope_parameters": LLAMA3 | {"low_freq_factor": 4.0}}, "low_freq_factor < high_freq_factor"),
+    ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor must be 1, not 0.5"),
+    ({"layer_types": ["sliding_attention", "full_attention"]}, "layer_types must all be 'full_attention'"),
+    ({"head_dim": 7}, "head_dim must be even, not 7"),
+    ({"num_key_value_heads": 4}, "heads must be a multiple of kv_heads (4), not 6"),
+    ({"head_dim": None, "num_attention_heads": 5}, "head_dim must be given"),
+    ({"intermediate_size": 0}, "ffn must be at least 1, not 0"),
+    ({"hidden_size": "48"}, "hidden_size must be a whole number, not '48'"),
+    ({"attention_bias": "no"}, "attention_bias must be true or false, not 'no'"),
+    ({"rms_norm_eps": -1.0}, "norm_eps must be a finite number >= 0"),
+    ({"eos_token_id": ["a"]}, "eos_token_id must be a whole number or a list of them"),
+    ({"model_type": "mistral", "architectures": None, "sliding_window": 32},
+     "sliding_window must be null or at least max_position_embeddings 64, not 32"),
+    ({"model_type": "qwen2", "architectures": None, "use_sliding_window": True, "sliding_window": 32},
+     "sliding_window must be null"),
+])
+def test_unsupported(folder, values, message):
+    edit(folder, **values)
+    assert message in refused(folder, weights=False)
+
+
+def test_every_reason_in_one_error(folder):
+    edit(folder, model_type="opt", hidden_act="relu", head_dim=5, quantization_config={}, vocab_size=None)
+    message = refused(folder)
+    for part in ("model_type", "hidden_act", "quantization_config", "lacks vocab_size"):
+        assert part in message
+
+
+def test_missing_and_unknown_tensors(folder):
+    def change(tensors):
+        del tensors["model.layers.1.self_attn.k_proj.weight"], tensors["lm_head.weight"]
+        tensors["model.layers.0.self_attn.q_norm.weight"] = np.ones(8, np.float32)
+
+    edit_tensors(folder, change)
+    message = refused(folder)
+    assert "tensors model.layers.1.self_attn.k_proj.weight, lm_head.weight must be present" in message
+    assert "tensor model.layers.0.self_attn.q_norm.weight must be absent in a Llama model" in message
+
+
+def test_wrong_shape_and_type(folder):
+    def change(tensors):
+        tensors["model.norm.weight"] = np.ones(47, np.float32)
+        tensors["model.layers.0.mlp.up_proj.weight"] = np.zeros((76, 48), np.int8)
+
+    edit_tensors(folder, change)
+    message = refused(folder)
+    assert "tensor model.norm.weight must have shape [48], not [47]" in message
+    assert "tensor model.layers.0.mlp.up_proj.weight must be F32, F16, BF16, not I8" in message
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_values_that_are_not_finite(folder, value):
+    edit_tensors(folder, lambda tensors: tensors["model.layers.1.mlp.gate_proj.weight"].__setitem__((3, 4), value))
+    model = load(folder)
+    model.tensors["0.gate"]
+    with pytest.raises(HwgenError, match="Tensor 1.gate of .* must be finite, not NaN or infinite in 1 of 3648"):
+        model.tensors["1.gate"]
+
+
+def test_truncated_file(folder):
+    file = folder / "model.safetensors"
+    whole = file.read_bytes()
+    for size in (0, 5, 300, len(whole) - 1):
+        file.write_bytes(whole[:size])
+        assert "is truncated" in refused(folder), size
+
+
+def test_damaged_header_is_always_one_error(folder):
+    """Random bytes in the header either leave a readable model or give the one error class."""
+    file, random = folder / "model.safetensors", np.random.default_rng(2)
+    whole = bytearray(file.read_bytes())
+    seen = 0
+    for _ in range(300):
+        damaged = whole.copy()
+        for place in random.integers(0, 1500, size=3):
+            damaged[place] = random.integers(256)
+        file.write_bytes(damaged)
+        try:
+            load(folder)
+        except HwgenError:
+            seen += 1
+    assert seen > 200
+
+
+def test_damaged_index_and_tokenizer(folder):
+    (folder / "tokenizer.json").write_text("{}")
+    assert "Tokenizer must be a tokenizer.json" in refused(folder)
+    (folder / "tokenizer.json").unlink()
+    (folder / "model.safetensors.index.json").write_text('{"weight_map": 3}')
+    assert "must have a weight_map" in refused(folder)
+
+
+def test_what_the_system_refuses(tmp_path):
+    assert "cannot be read: File name too long" in refused(tmp_path / ("x" * 300))
