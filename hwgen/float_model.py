@@ -40,6 +40,9 @@ class LazyTensors(Mapping):
                              f"{array.size} elements")
         return array
 
+    def __contains__(self, name: object) -> bool:
+        return name in self._readers
+
     def __iter__(self) -> Iterator[str]:
         return iter(self._readers)
 

@@ -112,8 +112,9 @@ class TextStream:
         return self._take(self._pending())
 
     def _pending(self) -> str:
-        before = self._tokenizer.decode(self._ids[: self._shown])
-        return self._tokenizer.decode(self._ids)[len(before):]
+        before, whole = self._tokenizer.decode(self._ids[: self._shown]), self._tokenizer.decode(self._ids)
+        # An unfinished character can spoil the bytes before it, which were shown already.
+        return whole[len(before):] if whole.startswith(before) else self._tokenizer.decode(self._ids[self._shown :])
 
     def _take(self, text: str) -> str:
         # Ids without text (BOS) must not become the only context: the decoder would strip the next space.
