@@ -1,0 +1,1 @@
+"""From an integer graph and a design to placed matrices, memory maps and programs."""

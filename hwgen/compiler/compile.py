@@ -1,0 +1,151 @@
+"""The compiler: integer graph and design in, programs and memory images out, every capacity proven."""
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from hwgen.compiler.dependencies import connect
+from hwgen.compiler.memory import ROW
+from hwgen.compiler.place import Placement, place
+from hwgen.compiler.prove import prove_order, prove_routes
+from hwgen.compiler.tile_memory import TileMemory, map_tile
+from hwgen.compiler.tile_program import RomSlice, TileProgram
+from hwgen.compiler.words import pack_rows, pack_table, word_bytes
+from hwgen.design import Design, TileClass
+from hwgen.errors import HwgenError
+from hwgen.integer_graph import IntegerGraph, biased, matrix_shape
+from hwgen.isa import WIDTH, Instruction
+
+ADDRESS_LIMITS = {"vmem": 1 << 16, "xmem": 1 << 16, "kvmem": 1 << 20, "rom": 1 << 24}
+"""Words that the instruction fields can address."""
+
+
+@dataclass(frozen=True)
+class Depths:
+    """Memory depths of a tile class: vmem in rows of LANES words, the others in their own words."""
+
+    vmem: int
+    xmem: int
+    kvmem: int
+    imem: int
+    rom: int
+
+
+@dataclass(frozen=True)
+class CompiledTile:
+    """Program, memory map and ROM slices of one tile."""
+
+    memory: TileMemory
+    program: list[Instruction]
+    slices: list[RomSlice]
+
+
+@dataclass(frozen=True)
+class CompiledChip:
+    """Everything that emission and emulation need."""
+
+    graph: IntegerGraph
+    design: Design
+    placement: Placement
+    tiles: list[CompiledTile]
+    depths: tuple[Depths, ...]
+    """By tile class."""
+    address_bits: int
+    """Width of message addresses."""
+
+    @property
+    def grant_order(self) -> list[int]:
+        """Tiles with head rows, in the order of their rows."""
+        return [t for t, (a, b) in enumerate(self.placement.vocabulary) if b > a]
+
+    def rom_words(self, index: int) -> np.ndarray:
+        """uint8 [words, word bytes] of a tile's weight ROM."""
+        tile = self.tiles[index]
+        vlen = tile.memory.vlen
+        parts = [_slice_words(self.graph, s, vlen) for s in tile.slices]
+        return np.concatenate(parts) if parts else np.zeros((0, word_bytes(vlen)), np.uint8)
+
+
+def _slice_words(graph: IntegerGraph, part: RomSlice, vlen: int) -> np.ndarray:
+    config = graph.config
+    if part.source == "rope":
+        return pack_table(graph.rope[part.start : part.stop], vlen)
+    if part.source == "gain":
+        return pack_table(graph.final_gain[None], vlen)
+    if part.source == "constant":
+        return pack_table(np.array([[64, 1] + [0] * 32]), vlen)
+    if part.source in ("embed", "head"):
+        matrix = graph.embed if part.source == "embed" or config.tied else graph.head
+        return pack_rows(matrix[part.start : part.stop], config.hidden, vlen)
+    matrix = getattr(graph.layers[part.layer], part.source)
+    length = matrix_shape(config, part.source)[1]
+    return pack_rows(matrix[part.start : part.stop], length, vlen, biased(config, part.source))
+
+
+def compile_chip(graph: IntegerGraph, design: Design) -> CompiledChip:
+    """Place, map, program and prove. Raises HwgenError with the number that a too-small design breaks."""
+    config = graph.config
+    if config.vocab >= 1 << 20:
+        raise HwgenError(f"vocabulary must be below {1 << 20} tokens, not {config.vocab}")
+    placement = place(config, design)
+    memories = [map_tile(t, config, graph.context, design, placement) for t in range(design.tiles)]
+    tiles = []
+    for memory in memories:
+        _check_addresses(memory, design, graph.context)  # before programs are built on addresses that do not exist
+        program = TileProgram(graph, design, placement, memory, memories).build()
+        _check_addresses(memory, design, graph.context)
+        connect(program.steps)
+        tiles.append(CompiledTile(memory, [s.instruction for s in program.steps], program.slices))
+    depths = tuple(_depths(design, index, tiles, graph.context) for index in range(len(design.classes)))
+    reach = max(region.base + region.size for m in memories for region in m.message_regions())
+    prove_routes(design)
+    prove_order(design, placement)
+    return CompiledChip(graph, design, placement, tiles, depths, max(1, (reach - 1).bit_length()))
+
+
+def _check_addresses(memory: TileMemory, design: Design, context: int):
+    for part in (memory.vmem, memory.xmem, memory.kvmem, memory.rom):
+        limit = ADDRESS_LIMITS[part.name]
+        if part.used > limit:
+            x, y = memory.index % design.width, memory.index // design.width
+            raise HwgenError(
+                f"{part.name} of tile {x},{y} must be at most {limit} words, not {part.used}, "
+                f"at context {context}: use more tiles or a shorter context")
+
+
+def _depths(design: Design, index: int, tiles, context: int) -> Depths:
+    cls = design.classes[index]
+    own = [t for t in tiles if design.node_class[t.memory.index] == index]
+    vmem = max(-(-t.memory.vmem.used // ROW) for t in own) * ROW // cls.lanes
+    xmem, kvmem, rom = (max(getattr(t.memory, name).used for t in own) for name in ("xmem", "kvmem", "rom"))
+    imem = max(-(-len(t.program) // cls.fetch) for t in own)
+    needed = Depths(*(max(2, depth) for depth in (vmem, xmem, kvmem, imem, rom)))
+    return _fit(cls, needed, context)
+
+
+def _kib(count: int) -> str:
+    return f"{count / 1024:.4g}"
+
+
+def _fit(cls: TileClass, needed: Depths, context: int) -> Depths:
+    """Depths of a class whose capacities may be fixed; what a fixed data memory has to spare lengthens the cache."""
+    word = word_bytes(cls.vlen)
+    instruction = cls.fetch * WIDTH // 8
+    fixed = needed.vmem * cls.lanes * 4 + needed.xmem * word
+    for knob, capacity, need in (
+        ("dmem_kib", cls.dmem_kib, fixed + needed.kvmem * word),
+        ("imem_kib", cls.imem_kib, needed.imem * instruction),
+        ("wmem_kib", cls.wmem_kib, needed.rom * word),
+    ):
+        if capacity is not None and capacity * 1024 < need:
+            extra = ""
+            if knob == "dmem_kib":
+                extra = f", of which {_kib(needed.kvmem * word)} KiB hold the KV cache of context {context}"
+            raise HwgenError(f"{knob} of tile class {cls.name} must be at least {_kib(need)}{extra}, not {capacity}: "
+                             f"{_kib(need - capacity * 1024)} KiB too small")
+    return Depths(
+        needed.vmem, needed.xmem,
+        needed.kvmem if cls.dmem_kib is None else int(cls.dmem_kib * 1024 - fixed) // word,
+        needed.imem if cls.imem_kib is None else int(cls.imem_kib * 1024) // instruction,
+        needed.rom if cls.wmem_kib is None else int(cls.wmem_kib * 1024) // word,
+    )
