@@ -19,7 +19,7 @@ SCALE_MAX = 254
 
 @dataclass(frozen=True)
 class Mx:
-    """MXINT8 tensor: `elements` int8 [..., blocks, 32], `scales` uint8 [..., blocks]; the last axis was `length` long."""
+    """MXINT8 tensor: `elements` int8 [..., blocks, 32], `scales` uint8 [..., blocks]; the last axis had `length`."""
 
     elements: np.ndarray
     scales: np.ndarray
@@ -74,8 +74,8 @@ def quantize_int(values, fraction) -> Mx:
 def quantize_weighted(p, codes) -> Mx:
     """MXINT8 of p * 2^(code - 127) along positions: p unsigned Q0.15 [..., n] in 0..32768, codes E8M0 [..., n].
 
-    Block code = max(0, max over p > 0 of (bit_length(p) + code) - 16); element = p * 2^(code - block - 9), ties to even.
-    A block with no p > 0 has code 0 and zero elements.
+    Block code = max(0, max over p > 0 of (bit_length(p) + code) - 16); element = p * 2^(code - block - 9), ties to
+    even. A block with no p > 0 has code 0 and zero elements.
     """
     p, codes = np.asarray(p, np.int64), np.asarray(codes, np.int64)
     length = p.shape[-1]
@@ -113,6 +113,6 @@ def block_dots(x: Mx, w: Mx) -> np.ndarray:
 
 
 def matmul(x: Mx, w: Mx):
-    """Rows of `w` times vectors `x`, in Q19.12: (int64 array holding int32 values [..., rows], overflow bool [..., rows])."""
+    """Rows of `w` times vectors `x`, in Q19.12: (int64 holding int32 values [..., rows], overflow bool [..., rows])."""
     codes = x.scales.astype(np.int64)[..., None, :] + w.scales.astype(np.int64)
     return accumulate(*shift_block(block_dots(x, w), codes - 2 * SCALE_BIAS))

@@ -73,7 +73,7 @@ def sigmoid(a):
 
 
 def rsqrt(s):
-    """(mantissa, exponent) with s^-1/2 ~ mantissa * 2^-exponent, mantissa 32768..65535, for integers s >= 1, s < 2^53."""
+    """(mantissa, exponent) with s^-1/2 ~ mantissa * 2^-exponent, mantissa 32768..65535, for integers 1 <= s < 2^53."""
     s = np.asarray(s, np.int64)
     top = bit_length(s) - 1
     mantissa = np.where(top <= 14, s << np.maximum(14 - top, 0), s >> np.maximum(top - 14, 0)) & 0x3FFF

@@ -1,4 +1,4 @@
-"""The vector unit's operations on integer vectors, one function an instruction. Arrays are int64 holding int32 values."""
+"""The vector unit's operations on integer vectors, one function an instruction; int64 arrays holding int32 values."""
 
 import numpy as np
 
@@ -55,7 +55,7 @@ def norm_shift(x):
 
 
 def norm_register(x, k, epsilon):
-    """(mantissa, exponent) of 1 / sqrt(sum x^2 + epsilon): S = sum (x >> k)^2 + round_half_up(epsilon, 2k), at least 1."""
+    """(mantissa, exponent) of 1 / sqrt(sum x^2 + epsilon): S = sum (x >> k)^2 + rhu(epsilon, 2k), at least 1."""
     x = np.asarray(x, np.int64)
     k = np.asarray(k, np.int64)
     total = ((x >> k[..., None]) ** 2).sum(-1) + round_half_up(epsilon, 2 * k)

@@ -1,0 +1,234 @@
+"""The integer graph Q: everything an answer depends on, independent of any design, and its file.
+
+Weights are MXINT8 with the normalisation gains, the rotary order and all free scales folded in; exponents say what the
+int16 vectors between them are worth. `Mx.length` of a matrix counts its padded columns, a bias block included.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import tempfile
+import zlib
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from hwgen.arithmetic.mx import BLOCK, Mx
+from hwgen.errors import HwgenError
+from hwgen.model_config import ModelConfig
+from hwgen.tokenizer import Tokenizer
+
+FORMAT = "hwgen-integer-graph-1"
+MATRICES = ("qkv", "o", "gate", "up", "down")
+EPSILON_FRACTION = 24
+
+
+@dataclass(frozen=True, eq=False)
+class LayerGraph:
+    """One decoder layer. Matrices are [rows, blocks, 32]; `*_frac` e: an int16 vector is worth value * 2^-e.
+
+    `qkv` rows are group-major: for every KV head its heads / kv_heads query heads, its key, its value; query and key
+    rows are in adjacent-pair order. The block after a matrix's input columns, where there is one, is its bias.
+    """
+
+    qkv: Mx
+    o: Mx
+    gate: Mx
+    up: Mx
+    down: Mx
+    attn_norm_frac: int
+    q_frac: int
+    k_frac: int
+    att_frac: int
+    ffn_norm_frac: int
+    silu_frac: int
+    h_frac: int
+
+
+LAYER_FRACS = tuple(f.name for f in fields(LayerGraph) if f.name.endswith("_frac"))
+
+
+@dataclass(frozen=True, eq=False)
+class IntegerGraph:
+    """The whole model in integers.
+
+    `head` is None where embedding and head are tied; then `final_gain` (int16 [hidden], worth 2^-final_gain_frac)
+    multiplies the last normalised vector, and the product is worth 2^-final_frac. Untied, both are None and unused.
+    `rope` is int16 [context, head_dim]: [cos0, sin0, cos1, sin1, ...] of every position in Q1.14.
+    """
+
+    config: ModelConfig
+    context: int
+    embed: Mx
+    head: Mx | None
+    layers: tuple[LayerGraph, ...]
+    final_norm_frac: int
+    final_gain: np.ndarray | None
+    final_gain_frac: int
+    final_frac: int
+    rope: np.ndarray
+    tokenizer: Tokenizer | None = None
+
+    @property
+    def norm_epsilon(self) -> int:
+        """C: epsilon as the sum of squares of a Q19.12 vector sees it."""
+        return norm_epsilon(self.config)
+
+    @property
+    def norm_exponent(self) -> int:
+        """j: the power of two next to sqrt(hidden); the rest of it is folded into the matrices."""
+        return norm_exponent(self.config)
+
+    @property
+    def output(self) -> Mx:
+        """The matrix that makes the logits [vocab, blocks, 32]."""
+        return self.embed if self.head is None else self.head
+
+    def has_bias(self, matrix: str) -> bool:
+        """Whether `matrix` (one of qkv, o, gate, up, down) has a bias block, in every layer alike."""
+        return getattr(self.layers[0], matrix).blocks > -(-matrix_shape(self.config, matrix)[1] // BLOCK)
+
+    @cached_property
+    def _header(self) -> str:
+        fracs = [{name: getattr(layer, name) for name in LAYER_FRACS} for layer in self.layers]
+        header = {name: getattr(self, name) for name in ("context", "final_norm_frac", "final_gain_frac", "final_frac")}
+        header |= {"format": FORMAT, "layers": fracs, "config": self.config.to_dict()}
+        return json.dumps(header, sort_keys=True)
+
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Name -> array, in a fixed order: all there is besides numbers and the tokenizer."""
+        tensors = {"embed": self.embed, "head": self.head}
+        for i, layer in enumerate(self.layers):
+            tensors |= {f"{i}.{name}": getattr(layer, name) for name in MATRICES}
+        arrays = {}
+        for name, tensor in tensors.items():
+            if tensor is not None:
+                arrays |= {f"{name}.elements": tensor.elements, f"{name}.scales": tensor.scales}
+        if self.final_gain is not None:
+            arrays["final_gain"] = self.final_gain
+        return arrays | {"rope": self.rope}
+
+    def signature(self) -> int:
+        """CRC-32 of numbers and arrays. A shape-only graph's covers its numbers and table alone."""
+        crc = zlib.crc32(self._header.encode())
+        for name, array in self.arrays().items():
+            crc = zlib.crc32(name.encode(), crc)
+            if any(array.strides):
+                crc = zlib.crc32(np.ascontiguousarray(array), crc)
+        return crc
+
+    def save(self, path: str | Path):
+        """Writes the one file of this graph; the same graph gives the same bytes, and a partial file never appears."""
+        path = Path(path)
+        tokenizer = None if self.tokenizer is None else self.tokenizer.to_json()
+        # One key: the library writes several in random order.
+        meta = {"hwgen": json.dumps({"graph": self._header, "tokenizer": tokenizer}, sort_keys=True)}
+        arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays().items()}
+        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        os.close(handle)
+        try:
+            save_file(arrays, partial, metadata=meta)
+            os.chmod(partial, 0o666 & ~_umask())
+            os.replace(partial, path)
+        except BaseException:
+            Path(partial).unlink(missing_ok=True)
+            raise
+
+    @classmethod
+    def load(cls, path: str | Path) -> IntegerGraph:
+        """Reads a file that `save` wrote; HwgenError where it is damaged or of another kind."""
+        try:
+            with safe_open(path, "np") as file:
+                meta = json.loads((file.metadata() or {})["hwgen"])
+                header = json.loads(meta["graph"])
+                if header["format"] != FORMAT:
+                    raise KeyError("format")
+                arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return _assemble(header, arrays, meta["tokenizer"])
+        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
+            raise HwgenError(f"Integer graph must be a file that `hwgen quantize` wrote, not {str(path)!r} ({error})"
+                             ) from error
+
+
+def is_graph_file(path: str | Path) -> bool:
+    """Whether `path` looks like a file that `IntegerGraph.save` wrote."""
+    try:
+        with safe_open(path, "np") as file:
+            return "hwgen" in (file.metadata() or {})
+    except (OSError, SafetensorError):
+        return False
+
+
+def matrix_shape(config: ModelConfig, matrix: str) -> tuple[int, int]:
+    """(rows, input columns without a bias block) of a layer's matrix."""
+    queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    return {
+        "qkv": (queries + 2 * keys, config.hidden), "o": (config.hidden, queries), "gate": (config.ffn, config.hidden),
+        "up": (config.ffn, config.hidden), "down": (config.hidden, config.ffn),
+    }[matrix]
+
+
+def biased(config: ModelConfig, matrix: str) -> bool:
+    """Whether a layer's matrix of such a model carries a bias block."""
+    return {"qkv": config.attention_bias, "o": config.output_bias}.get(matrix, config.mlp_bias)
+
+
+def norm_epsilon(config: ModelConfig) -> int:
+    """round(eps * hidden * 2^24)."""
+    return round(config.norm_eps * config.hidden * (1 << EPSILON_FRACTION))
+
+
+def norm_exponent(config: ModelConfig) -> int:
+    """round(log2(sqrt(hidden)))."""
+    return round(math.log2(config.hidden) / 2)
+
+
+def shape_only(config: ModelConfig, context: int) -> IntegerGraph:
+    """A graph of the right sizes with zero weights that take no memory: enough to lay out a chip without images."""
+    layer = LayerGraph(
+        **{m: _zeros(*matrix_shape(config, m), biased(config, m)) for m in MATRICES}, **dict.fromkeys(LAYER_FRACS, 12))
+    gain = np.broadcast_to(np.int16(0), (config.hidden,)) if config.tied else None
+    return IntegerGraph(
+        config=config, context=context, embed=_zeros(config.vocab, config.hidden, False),
+        head=None if config.tied else _zeros(config.vocab, config.hidden, False), layers=(layer,) * config.layers,
+        final_norm_frac=12, final_gain=gain, final_gain_frac=12, final_frac=12,
+        rope=np.broadcast_to(np.int16(0), (context, config.head_dim)))
+
+
+def _zeros(rows: int, columns: int, bias: bool) -> Mx:
+    blocks = -(-columns // BLOCK) + bias
+    return Mx(np.broadcast_to(np.int8(0), (rows, blocks, BLOCK)), np.broadcast_to(np.uint8(0), (rows, blocks)),
+              blocks * BLOCK)
+
+
+def _assemble(header: dict, arrays: dict, tokenizer: str | None) -> IntegerGraph:
+    config = ModelConfig.from_dict(header["config"])
+
+    def matrix(name: str, rows: int, columns: int, bias: bool = False) -> Mx:
+        blocks = -(-columns // BLOCK) + bias
+        elements, scales = arrays[f"{name}.elements"], arrays[f"{name}.scales"]
+        if (elements.shape, scales.shape) != ((rows, blocks, BLOCK), (rows, blocks)):
+            raise ValueError(f"{name} has the wrong shape")
+        return Mx(elements, scales, blocks * BLOCK)
+
+    layers = tuple(
+        LayerGraph(**{m: matrix(f"{i}.{m}", *matrix_shape(config, m), biased(config, m)) for m in MATRICES}, **fracs)
+        for i, fracs in enumerate(header["layers"]))
+    return IntegerGraph(
+        config=config, context=header["context"], embed=matrix("embed", config.vocab, config.hidden),
+        head=None if config.tied else matrix("head", config.vocab, config.hidden), layers=layers,
+        final_norm_frac=header["final_norm_frac"], final_gain=arrays["final_gain"] if config.tied else None,
+        final_gain_frac=header["final_gain_frac"], final_frac=header["final_frac"], rope=arrays["rope"],
+        tokenizer=None if tokenizer is None else Tokenizer.from_json(tokenizer))
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

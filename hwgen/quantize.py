@@ -1,0 +1,131 @@
+"""The quantiser: a float model and calibration tokens in, the integer graph out."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from hwgen.arithmetic import tables
+from hwgen.arithmetic.mx import BLOCK, ELEMENT_FRACTION, SCALE_BIAS, Mx, quantize_float
+from hwgen.calibrate import Statistics, calibrate
+from hwgen.errors import HwgenError
+from hwgen.float_model import FloatModel
+from hwgen.fold import fold_layer, gain_factor, group_rows, pair_order
+from hwgen.integer_graph import IntegerGraph, LayerGraph, norm_epsilon, norm_exponent
+from hwgen.model_config import ModelConfig
+from hwgen.rope import inverse_frequencies
+
+DEFAULT_CONTEXT = 512
+HEADROOM = 2.0
+"""Largest vector value the exponents leave room for, over the largest that calibration saw."""
+WRAP_HEADROOM = 4.0
+WINDOW = 2.0**19
+"""Q19.12 holds values below this."""
+FRAC_MAX = 63
+
+
+def quantize(model: FloatModel, *, context: int | None = None, calibration=None, seed: int = 0,
+             allow_wrap: bool = False) -> IntegerGraph:
+    """The integer graph of `model` for `context` positions (default: the model's, at most 512).
+
+    `calibration` is text, token ids, or None for text that the model itself writes (`seed`). Raises HwgenError where a
+    sum could leave Q19.12 and calibration does not show four times the room, unless `allow_wrap`.
+    """
+    config = model.config
+    context = check_context(config, context)
+    if norm_epsilon(config) >= 1 << 28:
+        raise HwgenError(f"norm_eps * hidden must be below 16, not {config.norm_eps * config.hidden}")
+    statistics = calibrate(model, context, calibration, seed)
+    layers = tuple(_layer(config, model.layer(i), statistics, i) for i in range(config.layers))
+    graph = IntegerGraph(
+        config=config, context=context, embed=quantize_float(model.tensors["embed"]), layers=layers,
+        rope=rope_table(config, context), tokenizer=model.tokenizer, **_final(model, statistics))
+    return graph
+
+
+def check_context(config: ModelConfig, context: int | None) -> int:
+    """The context to build for; HwgenError above the model's maximum."""
+    if context is None:
+        return min(config.max_context, DEFAULT_CONTEXT)
+    if not 1 <= context <= config.max_context:
+        raise HwgenError(f"Context must be 1 to {config.max_context} (the model's maximum), not {context}")
+    return context
+
+
+def rope_table(config: ModelConfig, context: int) -> np.ndarray:
+    """int16 [context, head_dim]: [cos0, sin0, cos1, sin1, ...] in Q1.14."""
+    angle = np.arange(context)[:, None] * inverse_frequencies(config)
+    table = np.stack([np.cos(angle), np.sin(angle)], -1).reshape(context, config.head_dim)
+    return np.rint(table * (1 << 14)).astype(np.int16)
+
+
+def exponent(peak: float, low: int, high: int) -> int:
+    """e such that `peak` * HEADROOM * 2^e fits int16, limited to low..high."""
+    if not peak > 0:
+        return high
+    return int(np.clip(math.floor(math.log2(32767 / (peak * HEADROOM))), low, high))
+
+
+def norm_frac_limit(config: ModelConfig) -> int:
+    """Largest exponent of a normalised vector for which its right shift stays at least 0."""
+    least = int(tables.rsqrt(max(1, norm_epsilon(config)))[1])
+    return min(FRAC_MAX, least - norm_exponent(config))
+
+
+def bias_block(bias: np.ndarray) -> Mx:
+    """The block [hi, lo, 0...] of each row for bias [rows]: worth (64 hi + lo) * 2^(scale - 127 - 12)."""
+    _, top = np.frexp(np.abs(bias.astype(np.float64)))
+    # 64 * 127 + 127 = 8255 is just above 2^13
+    code = np.where(bias == 0, 0, np.clip(top - 13 + 2 * ELEMENT_FRACTION + SCALE_BIAS, 0, 254))
+    units = np.rint(np.ldexp(bias.astype(np.float64), 2 * ELEMENT_FRACTION + SCALE_BIAS - code)).astype(np.int64)
+    high = np.clip((units + 32) >> 6, -127, 127)
+    elements = np.zeros((len(bias), 1, BLOCK), np.int8)
+    elements[:, 0, 0], elements[:, 0, 1] = high, np.clip(units - 64 * high, -127, 127)
+    return Mx(elements, code.astype(np.uint8)[:, None], BLOCK)
+
+
+def matrix(weight: np.ndarray, bias: np.ndarray | None = None) -> Mx:
+    """MXINT8 of weight [rows, columns], padded, with a bias block where there is a bias."""
+    mx = quantize_float(weight)
+    if bias is not None:
+        tail = bias_block(bias)
+        mx = Mx(np.concatenate([mx.elements, tail.elements], 1), np.concatenate([mx.scales, tail.scales], 1), 0)
+    return Mx(mx.elements, mx.scales, mx.blocks * BLOCK)
+
+
+def _layer(config: ModelConfig, weights: dict, statistics: Statistics, i: int) -> LayerGraph:
+    folded = fold_layer(config, weights)
+    names = ("attn_normed", "q", "k", "att", "ffn_normed", "silu", "h")
+    peak = {name: statistics.peak[f"{i}.{name}"] for name in names}
+    order = pair_order(config.head_dim)
+    q, k = peak["q"][:, order] * math.log2(math.e) / math.sqrt(config.head_dim), peak["k"][:, order]
+    unit, limit = 1 / float(gain_factor(config)), norm_frac_limit(config)
+    silu_frac = exponent(peak["silu"].max(), 28 - FRAC_MAX, 28)
+    h_low, h_high = 12 + silu_frac - FRAC_MAX, min(FRAC_MAX, 12 + silu_frac)
+    biases = [folded.get(f"{name}_bias") for name in "qkv"]
+    return LayerGraph(
+        qkv=matrix(group_rows(config, *(folded[name] for name in "qkv")),
+                   None if biases[0] is None else group_rows(config, *biases)),
+        **{name: matrix(folded[name], folded.get(f"{name}_bias")) for name in ("o", "gate", "up", "down")},
+        attn_norm_frac=exponent(peak["attn_normed"].max() * unit, -FRAC_MAX, limit),
+        q_frac=exponent(q.max(), 26 - FRAC_MAX, 26), k_frac=exponent(k.max(), 26 - FRAC_MAX, 26),
+        att_frac=exponent(peak["att"].max(), -FRAC_MAX, 28),
+        ffn_norm_frac=exponent(peak["ffn_normed"].max() * unit, -FRAC_MAX, limit),
+        silu_frac=silu_frac, h_frac=exponent(peak["h"].max(), max(-FRAC_MAX, h_low), h_high))
+
+
+def _final(model: FloatModel, statistics: Statistics) -> dict:
+    """The graph's fields about the last normalisation and the head."""
+    config, gain = model.config, model.tensors["norm"] * gain_factor(model.config)
+    peak = statistics.peak["final_normed"] / float(gain_factor(config))
+    frac = exponent(peak.max(), -FRAC_MAX, norm_frac_limit(config))
+    if not config.tied:
+        head = matrix(model.tensors["head"] * gain)
+        return {"head": head, "final_norm_frac": frac, "final_gain": None, "final_gain_frac": 0, "final_frac": 0}
+    gain_frac = exponent(np.abs(gain).max() / HEADROOM, -FRAC_MAX, FRAC_MAX - max(frac, 0))
+    final_frac = exponent((peak * np.abs(gain)).max(), max(-FRAC_MAX, frac + gain_frac - FRAC_MAX),
+                          min(FRAC_MAX, frac + gain_frac))
+    values = np.clip(np.rint(np.ldexp(gain.astype(np.float64), gain_frac)), -32767, 32767).astype(np.int16)
+    return {"head": None, "final_norm_frac": frac, "final_gain": values, "final_gain_frac": gain_frac,
+            "final_frac": final_frac}
