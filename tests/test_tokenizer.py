@@ -151,6 +151,16 @@ def test_gguf_bos(spaced, byte_level, kind, flag, first):
     assert tokenizer.encode("the cat") == first + plain.encode("the cat")
 
 
+def test_llama3_takes_a_whole_word_that_is_a_token(byte_level):
+    """A word in the vocabulary that no merges lead to: Llama 3's rule finds it, GPT-2's does not."""
+    fields = byte_level_fields(byte_level)
+    fields["tokenizer.ggml.tokens"].append("zebra")
+    fields["tokenizer.ggml.token_type"].append(1)
+    last = len(fields["tokenizer.ggml.tokens"]) - 1
+    assert Tokenizer.from_gguf(fields | {"tokenizer.ggml.pre": "llama-bpe"}).encode("zebra") == [0, last]
+    assert last not in Tokenizer.from_gguf(fields | {"tokenizer.ggml.pre": "gpt-2"}).encode("zebra")
+
+
 def test_gguf_without_or_with_unknown_tokenizer(byte_level):
     assert Tokenizer.from_gguf({}) is None
     assert Tokenizer.from_gguf({"tokenizer.ggml.model": "none"}) is None
@@ -192,6 +202,13 @@ def test_stream_shows_text_as_soon_as_it_is_complete(spaced):
     euro = [spaced.token_to_id(f"<0x{byte:02X}>") for byte in "é€".encode()]
     assert [stream.push(token) for token in euro] == ["", "é", "", "", "€"]
     assert stream.push(euro[0]) == "" and stream.flush() == "\N{REPLACEMENT CHARACTER}"
+
+
+def test_stream_keeps_the_space_after_a_special_token(spaced):
+    tokenizer = Tokenizer(spaced)
+    ids = [*tokenizer.encode("the cat"), 2, *tokenizer.encode("the")[1:]]
+    stream = tokenizer.stream()
+    assert "".join(stream.push(token) for token in ids) == tokenizer.decode(ids) == "the cat the"
 
 
 def test_stories260k_tokenizer():
