@@ -1,0 +1,48 @@
+# Two commands for a new user: `make demo` and `make test`. Each does all the set-up.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUN := build/demo
+DEMO_PROMPT ?= Once upon a time
+DEMO_TOKENS ?= 48
+
+.PHONY: demo test test-full lint bench clean system
+
+demo: $(VENV)/.sim
+	$(BIN)/hwgen generate examples/model examples/designs/2x2.yaml -o $(RUN) --force
+	$(BIN)/hwgen sim $(RUN) --sim verilator --prompt "$(DEMO_PROMPT)" --max-tokens $(DEMO_TOKENS)
+	$(BIN)/hwgen sim $(RUN) --sim icarus --prompt "$(DEMO_PROMPT)" --max-tokens 2
+	$(BIN)/hwgen synth $(RUN)
+	@echo "Open $(RUN)/report.html in a browser."
+
+test: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/python -m pytest -n 2 --dist loadgroup
+
+test-full: $(VENV)/.test
+	$(BIN)/python -m pytest -n 2 --dist loadgroup --full
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+
+bench: $(VENV)/.test
+	$(BIN)/python -m bench
+
+# What pip cannot bring: Icarus, a C++ compiler, perl. Asked for only where missing.
+system:
+	@sh tools/system-packages.sh
+
+$(VENV)/bin/python: | system
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.sim: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[sim]"
+	touch $@
+
+$(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@ $(VENV)/.sim
+
+clean:
+	rm -rf build sim_build

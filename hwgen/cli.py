@@ -1,0 +1,256 @@
+"""Command line: `hwgen COMMAND --help` shows an example of each."""
+
+import contextlib
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from hwgen.errors import HwgenError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="Turn a transformer checkpoint into a chip.")
+progress = Console(stderr=True)
+
+Model = Annotated[str, typer.Argument(help="Hugging Face folder, GGUF file, or a Q file that `hwgen quantize` wrote")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; progress goes to stderr")]
+Context = Annotated[int | None, typer.Option(help="Positions to build for; default the model's maximum, capped at 512")]
+AllowWrap = Annotated[bool, typer.Option(help="Accept sums that may leave Q19.12 (they wrap and raise the sticky flag)")]
+Prompt = Annotated[str | None, typer.Option(help="Text; BOS is added if the tokenizer does")]
+PromptIds = Annotated[str | None, typer.Option(help="Token ids, comma-separated, taken literally")]
+MaxTokens = Annotated[int, typer.Option(help="New tokens at most")]
+Force = Annotated[bool, typer.Option(help="Overwrite an output folder that hwgen made")]
+
+
+def main() -> None:
+    """Entry point: one sentence and exit status 2 for whatever the user can cause."""
+    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    try:
+        status = app(standalone_mode=False)
+    except HwgenError as error:
+        _fail(str(error))
+    except KeyboardInterrupt:
+        _fail("interrupted; nothing half-written was left")
+    except BrokenPipeError:
+        sys.exit(1)
+    except Exception as error:
+        import click
+
+        if isinstance(error, click.exceptions.Exit):
+            sys.exit(error.exit_code)
+        if isinstance(error, (click.exceptions.Abort, click.ClickException)):
+            _fail(getattr(error, "format_message", lambda: "interrupted; nothing half-written was left")())
+        raise
+    sys.exit(status or 0)
+
+
+def _fail(sentence: str):
+    print(f"hwgen: {sentence}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _answer(as_json: bool, values: dict, text: str):
+    print(json.dumps(values) if as_json else text)
+
+
+@contextlib.contextmanager
+def _step(what: str):
+    """Show that something is under way, on stderr."""
+    with progress.status(what):
+        yield
+
+
+def _graph(model: str, context: int | None, allow_wrap: bool = False):
+    """The integer graph of a Q file, or of a model quantised with the defaults."""
+    from hwgen.integer_graph import IntegerGraph, is_graph_file
+
+    path = Path(model)
+    if path.is_file() and is_graph_file(path):
+        graph = IntegerGraph.load(path)
+        if context is not None and context != graph.context:
+            raise HwgenError(f"Context must be {graph.context}, as {model} was quantised for, not {context}")
+        return graph
+    from hwgen.load import load
+    from hwgen.quantize import quantize
+
+    with _step(f"quantising {model}"):
+        return quantize(load(path), context=context, allow_wrap=allow_wrap)
+
+
+def _prompt_ids(tokenizer, prompt: str | None, prompt_ids: str | None) -> list[int]:
+    if (prompt is None) == (prompt_ids is None):
+        raise HwgenError("Exactly one of --prompt and --prompt-ids must be given")
+    if prompt is None:
+        try:
+            return [int(part) for part in prompt_ids.split(",")]
+        except ValueError:
+            raise HwgenError(f"Prompt ids must be integers separated by commas, not {prompt_ids!r}") from None
+    if tokenizer is None:
+        raise HwgenError("--prompt must come with a model that has a tokenizer; use --prompt-ids")
+    return tokenizer.encode(prompt)
+
+
+def _text(tokenizer, tokens: list[int]) -> str | None:
+    return None if tokenizer is None else tokenizer.decode(tokens)
+
+
+@app.command(epilog="Example: hwgen quantize examples/model -o story.q")
+def quantize(
+    model: Model,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Q file to write")] = None,
+    context: Context = None,
+    calibration: Annotated[Path | None, typer.Option(help="Text file to calibrate on; default the model's own text")] = None,
+    tokens: Annotated[int, typer.Option(min=1, help="Tokens to measure on")] = 20000,
+    seed: Annotated[int, typer.Option(help="Seed of calibration and measurement text")] = 0,
+    allow_wrap: AllowWrap = False,
+    json_: Json = False,
+) -> None:
+    """Quantise a model to the integer graph and measure what that costs against float."""
+    from hwgen.evaluate import evaluate
+    from hwgen.load import load
+    from hwgen.quantize import quantize as to_graph
+
+    text = _read_text(calibration) if calibration else None
+    loaded = load(Path(model))
+    with _step(f"quantising {model}"):
+        graph = to_graph(loaded, context=context, calibration=text, seed=seed, allow_wrap=allow_wrap)
+    if output is not None:
+        graph.save(output)
+    with _step(f"measuring on {tokens} tokens"):
+        figures = evaluate(loaded, graph, tokens=tokens, seed=seed)
+    figures |= {"output": None if output is None else str(output), "signature": f"{graph.signature():08x}"}
+    _answer(json_, figures, "KL {kl:.4f}  top-1 {top1:.2%}  perplexity {ppl_float:.3f} -> {ppl_int:.3f}".format(**figures))
+
+
+def _read_text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise HwgenError(f"{path} must be a readable text file: {getattr(error, 'strerror', None) or error}") from None
+
+
+@app.command(epilog="Example: hwgen reference examples/model --prompt 'Once upon a time' --max-tokens 32")
+def reference(
+    model: Model,
+    prompt: Prompt = None,
+    prompt_ids: PromptIds = None,
+    max_tokens: MaxTokens = 64,
+    context: Context = None,
+    allow_wrap: AllowWrap = False,
+    json_: Json = False,
+) -> None:
+    """Continue a prompt with the integer reference: what every chip of this model must answer."""
+    from hwgen.reference import Reference
+
+    graph = _graph(model, context, allow_wrap)
+    run = Reference(graph)
+    ids = _prompt_ids(graph.tokenizer, prompt, prompt_ids)
+    tokens = run.generate(ids, max_tokens)
+    text = _text(graph.tokenizer, tokens)
+    _answer(json_, {"tokens": tokens, "text": text, "overflow": run.overflow},
+            str(tokens) if text is None else graph.tokenizer.decode(ids + tokens))
+
+
+@app.command(epilog="Example: hwgen generate examples/model examples/designs/2x2.yaml -o build/story")
+def generate(
+    model: Model,
+    design: Annotated[Path, typer.Argument(help="Design file (YAML)")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to make")],
+    context: Context = None,
+    images: Annotated[bool, typer.Option(help="Write ROM images (without, config.json alone is enough)")] = True,
+    allow_wrap: AllowWrap = False,
+    force: Force = False,
+    json_: Json = False,
+) -> None:
+    """Emit a chip: Verilog, ROM images, programs, testbench, manifest and report."""
+    from hwgen.design import read_design
+    from hwgen.emit.write import check_output
+    from hwgen.generate import generate as emit
+
+    plan = read_design(design)
+    check_output(output, force=force)
+    graph = _graph(model, context, allow_wrap) if images else _shape(model, context)
+    with _step(f"generating {output}"):
+        summary = emit(graph, plan, output, images=images, force=force)
+    _answer(json_, summary, "{output}: {tiles} tiles, {modules} modules, {instructions} instructions".format(**summary))
+
+
+def _shape(model: str, context: int | None):
+    """A graph of the right sizes without weights, where none are needed."""
+    from hwgen.integer_graph import is_graph_file, shape_only
+    from hwgen.load import load
+    from hwgen.quantize import check_context
+
+    path = Path(model)
+    if path.is_file() and is_graph_file(path):
+        return _graph(model, context)
+    config = load(path, weights=False).config
+    return shape_only(config, check_context(config, context))
+
+
+@app.command(epilog="Example: hwgen sim build/story --sim verilator --prompt 'Once upon a time' --max-tokens 32")
+def sim(
+    build: Annotated[Path, typer.Argument(help="Folder that `hwgen generate` made")],
+    sim: Annotated[str, typer.Option(help="verilator or icarus")] = "verilator",
+    prompt: Prompt = None,
+    prompt_ids: PromptIds = None,
+    max_tokens: MaxTokens = 64,
+    json_: Json = False,
+) -> None:
+    """Simulate the chip through its AXI ports and stream the text as tokens appear."""
+    from hwgen.run import run
+
+    result = run(build, sim=sim, prompt=prompt, prompt_ids=prompt_ids, max_tokens=max_tokens,
+                 ids_of=_prompt_ids, stream=None if json_ else _print_piece)
+    if json_:
+        print(json.dumps(result))
+    else:
+        print(f"\n{len(result['tokens'])} tokens, {result['cycles']} cycles", file=sys.stderr)
+
+
+def _print_piece(piece: str):
+    print(piece, end="", flush=True)
+
+
+@app.command(epilog="Example: hwgen synth build/story --liberty cells.lib")
+def synth(
+    build: Annotated[Path, typer.Argument(help="Folder that `hwgen generate` made")],
+    liberty: Annotated[Path | None, typer.Option(help="Cell library; default generic gates")] = None,
+    json_: Json = False,
+) -> None:
+    """Synthesise every distinct module with Yosys and print a table of cells."""
+    from hwgen.synth import as_table, synthesise
+
+    with _step("synthesising"):
+        modules = synthesise(build, liberty)
+    if json_:
+        print(json.dumps({"modules": modules}))
+    else:
+        Console().print(as_table(modules))
+
+
+@app.command(epilog="Example: hwgen rtl router --set flit_bits=64 --set buffer_flits=4 -o build/router")
+def rtl(
+    component: Annotated[str, typer.Argument(help="router, tile, matrix-unit, vector-unit or rom")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to make")],
+    set_: Annotated[list[str] | None, typer.Option("--set", help="knob=value, repeatable")] = None,
+    force: Force = False,
+    json_: Json = False,
+) -> None:
+    """Emit one component alone, with the top module named as the component."""
+    from hwgen.emit.component import component_files, parse_settings
+    from hwgen.emit.write import check_output, write_folder
+
+    settings = parse_settings(component, set_ or [])
+    check_output(output, force=force)
+    files = component_files(component, settings)
+    write_folder(output, files, force=force)
+    _answer(json_, {"output": str(output), "files": sorted(files)}, f"{output}: {', '.join(sorted(files))}")
+
+
+if __name__ == "__main__":
+    main()

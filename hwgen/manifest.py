@@ -1,0 +1,94 @@
+"""The manifest: the one source of every number that benches, flows and reports share."""
+
+from hwgen import __version__
+from hwgen.compiler.compile import CompiledChip, Depths
+from hwgen.compiler.words import word_bytes
+from hwgen.emit.chip import ChipSpec, TileKind, TilePlace
+from hwgen.errors import HwgenError
+from hwgen.isa import WIDTH
+from hwgen.rtl.packet import PacketFormat
+
+
+def chip_spec(chip: CompiledChip) -> ChipSpec:
+    """What the Verilog depends on. Raises HwgenError where a message header does not fit the network."""
+    design, graph = chip.design, chip.graph
+    spec = ChipSpec(
+        width=design.width, height=design.height, flit_bits=design.flit_bits, buffer_flits=design.buffer_flits,
+        multicast=design.multicast, address_bits=max(3, chip.address_bits), context=graph.context,
+        vocab=graph.config.vocab, signature=graph.signature(),
+        grant_order=tuple((*_place(chip, t), _rows(chip.placement.vocabulary[t])) for t in chip.grant_order),
+        kinds=tuple(_kind(cls, depths) for cls, depths in zip(design.classes, chip.depths, strict=True)),
+        tiles=tuple(TilePlace(*_place(chip, t), design.node_class[t], chip.depths[design.node_class[t]].rom)
+                    for t in range(design.tiles)))
+    try:
+        PacketFormat(width=spec.width, height=spec.height, flit_bits=spec.flit_bits, buffer_flits=spec.buffer_flits,
+                     address_bits=spec.address_bits, multicast=spec.multicast)
+    except ValueError as error:
+        raise HwgenError(str(error)) from None
+    return spec
+
+
+def _place(chip, tile):
+    return tile % chip.design.width, tile // chip.design.width
+
+
+def _rows(span):
+    return span[1] - span[0]
+
+
+def _kind(cls, depths: Depths) -> TileKind:
+    return TileKind(
+        name=cls.name, fetch=cls.fetch, stations=cls.stations, vlen=cls.vlen, lanes=cls.lanes,
+        imem_words=depths.imem, vmem_rows=depths.vmem, xmem_words=depths.xmem, kvmem_words=depths.kvmem,
+        rom_words=depths.rom)
+
+
+def manifest(chip: CompiledChip, files: list[str], images: bool) -> dict:
+    """Plain values, ready for JSON; `files` are the Verilog files in compile order."""
+    design, graph, config = chip.design, chip.graph, chip.graph.config
+    return {
+        "hwgen": __version__,
+        "top": "chip",
+        "files": files,
+        "images": images,
+        "width": design.width,
+        "height": design.height,
+        "flit_bits": design.flit_bits,
+        "virtual_channels": design.virtual_channels,
+        "buffer_flits": design.buffer_flits,
+        "routing": design.routing,
+        "multicast": design.multicast,
+        "clock_mhz": design.clock_mhz,
+        "context": graph.context,
+        "vocab": config.vocab,
+        "bos": config.bos,
+        "eos": config.eos,
+        "signature": graph.signature(),
+        "model": config.to_dict(),
+        "classes": [_class_entry(cls, depths) for cls, depths in zip(design.classes, chip.depths, strict=True)],
+        "tiles": [_tile_entry(chip, t) for t in range(design.tiles)],
+    }
+
+
+def _class_entry(cls, depths: Depths) -> dict:
+    word = word_bytes(cls.vlen)
+    return {
+        "name": cls.name, "fetch": cls.fetch, "stations": cls.stations, "vlen": cls.vlen, "lanes": cls.lanes,
+        "dmem_kib": (depths.vmem * cls.lanes * 4 + (depths.xmem + depths.kvmem) * word) / 1024,
+        "imem_kib": depths.imem * cls.fetch * WIDTH / 8192,
+        "wmem_kib": depths.rom * word / 1024,
+        "vmem_rows": depths.vmem, "xmem_words": depths.xmem, "kvmem_words": depths.kvmem,
+        "imem_words": depths.imem, "rom_words": depths.rom,
+    }
+
+
+def _tile_entry(chip: CompiledChip, t: int) -> dict:
+    x, y = _place(chip, t)
+    memory, placement = chip.tiles[t].memory, chip.placement
+    return {
+        "x": x, "y": y, "class": memory.cls.name, "instructions": len(chip.tiles[t].program),
+        "rom_words": memory.rom.used, "kv_words": memory.kvmem.used, "vmem_words": memory.vmem.used,
+        "rows": {name: list(getattr(placement, name)[t]) for name in ("qkv", "hidden", "ffn", "vocabulary")},
+        "heads": sorted({h for units in placement.units for u in units if u.tile == t
+                         for h in range(u.first, u.first + u.count)}),
+    }

@@ -1,0 +1,75 @@
+"""Random (model, design) pairs over all ranges that are accepted, with weights that include large outliers."""
+
+import numpy as np
+
+from hwgen.compiler.compile import compile_chip
+from hwgen.design import Design, TileClass
+from hwgen.errors import HwgenError
+from hwgen.float_model import FloatModel
+from hwgen.integer_graph import IntegerGraph
+from hwgen.manifest import chip_spec
+from hwgen.model_config import ModelConfig, tensor_shapes
+from hwgen.quantize import quantize
+
+MESHES = ((1, 1), (1, 5), (3, 2), (2, 2), (2, 1), (4, 2), (3, 3))
+HEAD_DIMS = (24, 8, 16, 32, 6, 40, 64, 2)
+
+
+def random_config(rng: np.random.Generator) -> ModelConfig:
+    """A small Llama-shaped model; odd sizes are as likely as round ones."""
+    kv_heads = int(rng.choice([1, 2, 3]))
+    group = int(rng.choice([1, 2, 3]))
+    return ModelConfig(
+        vocab=int(rng.choice([97, 64, 200, 1000])), hidden=int(rng.choice([40, 32, 64, 72, 96])),
+        layers=int(rng.choice([1, 2])), heads=kv_heads * group, kv_heads=kv_heads,
+        head_dim=int(rng.choice(HEAD_DIMS)), ffn=int(rng.choice([172, 48, 64, 100, 33])),
+        norm_eps=float(rng.choice([1e-5, 1e-6])), max_context=int(rng.choice([7, 20, 33, 48, 70])),
+        tied=bool(rng.integers(2)), attention_bias=bool(rng.integers(3) == 0), output_bias=bool(rng.integers(4) == 0),
+        mlp_bias=bool(rng.integers(4) == 0), rope_theta=float(rng.choice([10000.0, 500000.0])))
+
+
+def random_model(config: ModelConfig, rng: np.random.Generator) -> FloatModel:
+    """Normal weights; now and then a matrix has outliers large enough for sums to wrap."""
+    tensors = {}
+    for name, shape in tensor_shapes(config).items():
+        values = rng.normal(size=shape) * (1.0 if "norm" in name else 0.7 / np.sqrt(shape[-1]))
+        if rng.integers(4) == 0:
+            hits = rng.integers(0, values.size, max(1, values.size // 200))
+            values.reshape(-1)[hits] *= 10.0 ** rng.integers(1, 5)
+        tensors[name] = values.astype(np.float32)
+    return FloatModel(config, tensors, None, "random")
+
+
+def random_design(rng: np.random.Generator) -> Design:
+    """A mesh with one to three tile classes."""
+    width, height = MESHES[rng.integers(len(MESHES))]
+    count = int(min(width * height, rng.integers(1, 4)))
+    classes = tuple(
+        TileClass(f"c{i}", fetch=int(rng.choice([1, 2, 4])), stations=int(rng.integers(1, 9)),
+                  vlen=int(rng.choice([8, 16, 32, 64, 128, 256])), lanes=int(rng.choice([1, 2, 4, 8, 16])),
+                  shares=(1.0, 1.0, 1.0) if i == 0 else tuple(float(s) for s in rng.integers(0, 3, 3)))
+        for i in range(count))
+    nodes = rng.permutation([*range(count), *rng.integers(0, count, width * height - count)])
+    return Design(width, height, flit_bits=int(rng.choice([32, 64, 128, 256])),
+                  buffer_flits=int(rng.integers(2, 17)), multicast=bool(rng.integers(4) > 0),
+                  clock_mhz=100, classes=classes, node_class=tuple(int(n) for n in nodes))
+
+
+def random_pair(seed: int) -> tuple[IntegerGraph, Design]:
+    """The pair of a seed; draws again until the compiler accepts it (a header may not fit a short buffer)."""
+    rng = np.random.default_rng(seed)
+    graph = quantize(random_model(random_config(rng), rng), allow_wrap=True)
+    while True:
+        design = random_design(rng)
+        try:
+            chip_spec(compile_chip(graph, design))
+        except HwgenError:
+            continue
+        return graph, design
+
+
+def random_prompt(graph: IntegerGraph, seed: int) -> list[int]:
+    """One token, a few, or up to the context limit."""
+    rng = np.random.default_rng(seed + 1)
+    length = int(rng.choice([1, 3, min(12, graph.context), graph.context if graph.context <= 20 else 5]))
+    return [int(t) for t in rng.integers(0, graph.config.vocab, min(length, graph.context))]
