@@ -25,7 +25,7 @@ class ArrivalCounters(wiring.Component):
     A WAIT is granted at the earliest in the cycle after the last word it needs was counted.
 
     Parameters: `word_bits`, width of one addition; `waiters`, stations that may wait at once.
-    Members: `add`; `wait0`, `wait1`, ...; `fault` pulses when a counter overflows or one is added to that does not exist.
+    Members: `add`; `wait0`, `wait1`, ...; `fault` pulses when a counter overflows or does not exist.
     """
 
     def __init__(self, *, word_bits: int, waiters: int):
