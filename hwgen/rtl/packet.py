@@ -1,0 +1,137 @@
+"""Layout of a message on the network: the one place that knows which header bit means what."""
+
+from collections.abc import Sequence
+
+FLIT_BITS = (32, 64, 128, 256)
+MAX_UNICAST_FLITS = 16
+"""Payload flits of a packet that is not a multicast."""
+COUNTER_BITS = 4
+
+
+def bits_for(largest: int) -> int:
+    """Width of an unsigned field that holds 0..largest; 0 bits where only zero occurs."""
+    return largest.bit_length()
+
+
+def check_flit_bits(flit_bits: int) -> None:
+    """Raise ValueError unless a flit may have this many bits."""
+    if flit_bits not in FLIT_BITS:
+        raise ValueError(f"Flit width must be 32, 64, 128 or 256, not {flit_bits!r}")
+
+
+def check_buffer_flits(buffer_flits: int) -> None:
+    """Raise ValueError unless a buffer may have this many flits."""
+    if not isinstance(buffer_flits, int) or not 2 <= buffer_flits <= 16:
+        raise ValueError(f"Buffer depth must be 2 to 16 flits, not {buffer_flits!r}")
+
+
+def check_mesh(width: int, height: int) -> None:
+    """Raise ValueError unless a mesh may have this many columns and rows."""
+    for name, value in (("width", width), ("height", height)):
+        if not isinstance(value, int) or not 1 <= value <= 64:
+            raise ValueError(f"Mesh {name} must be 1 to 64, not {value!r}")
+
+
+def routing_fields(*, width: int, height: int, buffer_flits: int) -> dict[str, tuple[int, int]]:
+    """Name -> (least significant bit, width) of the fields routers read; all lie in the first flit."""
+    widths = {
+        "x0": bits_for(width - 1), "x1": bits_for(width - 1), "y0": bits_for(height - 1), "y1": bits_for(height - 1),
+        "host": 1, "flits": bits_for(buffer_flits - 1),
+    }
+    return _place(widths, 0)
+
+
+def _place(widths: dict[str, int], at: int) -> dict[str, tuple[int, int]]:
+    fields = {}
+    for name, width in widths.items():
+        fields[name] = (at, width)
+        at += width
+    return fields
+
+
+class PacketFormat:
+    """Header and payload of packets: a header of `header_flits` flits, then payload flits of `words_per_flit` words.
+
+    Parameters: mesh `width` x `height` (nodes), `flit_bits`, `buffer_flits` (depth of every input buffer),
+    `address_bits` (of a word address in a tile's vector memory), `multicast` (whether packets to several nodes occur).
+
+    Attributes
+    ----------
+    fields : name -> (least significant bit, width) in the header, counted from bit 0 of its first flit.
+        x0, x1, y0, y1: destination rectangle, inclusive (a packet to the host: all zero); host: leaves by the west
+        port of (0, 0); flits: flits of the whole packet - 1 for a multicast, else 0; ctr: arrival counter;
+        last: words in the last flit - 1; addr: first word's address, or the kind of a message to the host.
+    header_flits : 1, or 2 where the fields do not fit one flit.
+    max_multicast_words, max_unicast_words : payload limits of one packet, in words of 32 bits.
+
+    Raises ValueError where a parameter is out of range or the longest multicast packet does not fit a buffer.
+    """
+
+    def __init__(self, *, width: int, height: int, flit_bits: int, buffer_flits: int, address_bits: int,
+                 multicast: bool):
+        check_mesh(width, height)
+        check_flit_bits(flit_bits)
+        check_buffer_flits(buffer_flits)
+        if not 3 <= address_bits <= 16:
+            raise ValueError(f"Address width must be 3 to 16 bits, not {address_bits!r}")
+        self.width, self.height = width, height
+        self.flit_bits, self.buffer_flits, self.address_bits = flit_bits, buffer_flits, address_bits
+        self.multicast = bool(multicast)
+        self.words_per_flit = flit_bits // 32
+        self.fields = routing_fields(width=width, height=height, buffer_flits=buffer_flits)
+        rest = {"ctr": COUNTER_BITS, "last": bits_for(self.words_per_flit - 1), "addr": address_bits}
+        self.fields |= _place(rest, sum(bits for _, bits in self.fields.values()))
+        self.header_bits = sum(bits for _, bits in self.fields.values())
+        self.header_flits = -(-self.header_bits // flit_bits)
+        if multicast and buffer_flits < self.header_flits + 1:
+            raise ValueError(
+                f"Buffer depth must be {self.header_flits + 1} to 16 flits for multicast with a header of "
+                f"{self.header_flits} flits, not {buffer_flits!r}"
+            )
+        self.max_multicast_words = (buffer_flits - self.header_flits) * self.words_per_flit if multicast else 0
+        self.max_unicast_words = MAX_UNICAST_FLITS * self.words_per_flit
+
+    def pack(self, **values: int) -> int:
+        """The header as one integer; absent fields are 0. Raises ValueError for a value that does not fit."""
+        header = 0
+        for name, value in values.items():
+            if name not in self.fields:
+                raise ValueError(f"Header field must be one of {', '.join(self.fields)}, not {name!r}")
+            at, bits = self.fields[name]
+            if not 0 <= value < 1 << bits:
+                raise ValueError(f"Header field {name} must be 0 to {(1 << bits) - 1}, not {value!r}")
+            header |= value << at
+        return header
+
+    def unpack(self, header: int) -> dict[str, int]:
+        """Inverse of `pack`, with every field present."""
+        return {name: header >> at & ((1 << bits) - 1) for name, (at, bits) in self.fields.items()}
+
+    def packet(self, words: Sequence[int], *, x0: int = 0, y0: int = 0, x1: int | None = None, y1: int | None = None,
+               host: int = 0, ctr: int = 0, addr: int = 0) -> list[int]:
+        """The flits of one packet; a rectangle without x1, y1 is the node (x0, y0). Raises ValueError if too long."""
+        x1, y1 = x0 if x1 is None else x1, y0 if y1 is None else y1
+        several = (x0, y0) != (x1, y1)
+        limit = self.max_multicast_words if several else self.max_unicast_words
+        if not 1 <= len(words) <= limit:
+            raise ValueError(f"Payload must be 1 to {limit} words, not {len(words)}")
+        per_flit = self.words_per_flit
+        count = -(-len(words) // per_flit)
+        header = self.pack(
+            x0=x0, x1=x1, y0=y0, y1=y1, host=host, flits=self.header_flits + count - 1 if several else 0, ctr=ctr,
+            last=(len(words) - 1) % per_flit, addr=addr,
+        )
+        mask = (1 << self.flit_bits) - 1
+        flits = [header >> i * self.flit_bits & mask for i in range(self.header_flits)]
+        for i in range(count):
+            part = words[i * per_flit:(i + 1) * per_flit]
+            flits.append(sum((word & 0xFFFFFFFF) << 32 * lane for lane, word in enumerate(part)))
+        return flits
+
+    def words(self, flits: Sequence[int]) -> tuple[dict[str, int], list[int]]:
+        """Header fields and payload words of a whole packet: inverse of `packet`."""
+        header = sum(flit << i * self.flit_bits for i, flit in enumerate(flits[:self.header_flits]))
+        fields = self.unpack(header)
+        words = [flit >> 32 * lane & 0xFFFFFFFF for flit in flits[self.header_flits:]
+                 for lane in range(self.words_per_flit)]
+        return fields, words[:len(words) - self.words_per_flit + fields["last"] + 1]
