@@ -67,17 +67,17 @@ class Sequencer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        conditions = self._starts(m)
+        begin, conditions = self._starts(m)
         window = Signal(self.fetch * WIDTH, reset_less=True)
         todo = Signal(self.fetch)
         finish = Signal(self.fetch)
-        self._fetches(m, window, todo, finish)
+        self._fetches(m, begin, window, todo, finish)
         slots = [window.word_select(i, WIDTH) for i in range(self.fetch)]
         self._issues(m, slots, todo, finish, conditions)
         return m
 
     def _starts(self, m):
-        """Holds one start and begins it; returns, by `When`, whether an instruction is to be issued."""
+        """Holds one start and begins it; returns that pulse and, by `When`, whether an instruction is to be issued."""
         held, owner = Signal(), Signal()
         token, position = Signal(TOKEN_BITS, reset_less=True), Signal(POSITION_BITS, reset_less=True)
         wants, output, logits = Signal(3, reset_less=True), Signal(reset_less=True), Signal(reset_less=True)
@@ -101,17 +101,17 @@ class Sequencer(wiring.Component):
         with m.If(self.ended):
             m.d.sync += self.running.eq(0)
         self._owner = owner
-        return {
+        return begin, {
             When.ALWAYS: C(1), When.OUTPUT: output, When.TOKENS: output & ~logits, When.LOGITS: output & logits,
             When.OWNER: owner, When.NOT_TOKENS: ~(output & ~logits),
         }
 
-    def _fetches(self, m, window, todo, finish):
+    def _fetches(self, m, begin, window, todo, finish):
         """Program words from the ROM, through its held output, into the window."""
         address, fetched, take = Signal(self.address_bits), Signal(), Signal()
         m.d.comb += [
             take.eq(fetched & ((todo & ~finish) == 0) & ~self.ended),
-            self.program.en.eq(self.running & (~fetched | take)),
+            self.program.en.eq((self.running | begin) & (~fetched | take)),
             self.program.addr.eq(address),
         ]
         m.d.sync += [fetched.eq((fetched & ~take) | self.program.en), todo.eq(todo & ~finish)]
