@@ -1,0 +1,247 @@
+# amaranth: UnusedElaboratable=no
+"""The chip's only door: AXI4-Lite registers, AXI4-Stream tokens in and out, messages to and from the mesh."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from hwgen.isa import COUNTER_REPORT, COUNTER_START
+from hwgen.rtl.axi_lite_registers import AXI_LITE_PORTS, NO_EOS, REGISTERS, STATUS_BITS, AxiLiteSlave
+from hwgen.rtl.counter_readout import CounterReadout
+from hwgen.rtl.host_packets import KINDS, HostReceiver, HostSender
+from hwgen.rtl.link import Link
+from hwgen.rtl.logit_grants import CHUNK, LogitGrants
+from hwgen.rtl.output_fifo import OutputFifo
+from hwgen.rtl.packet import PacketFormat
+from hwgen.rtl.run_control import RunControl
+
+COUNTER_GRANT = 13
+FIFO_WORDS = 2 * CHUNK
+SETTINGS = {"START_POS": 0, "PROMPT_LEN": 0, "MAX_TOKENS": 0, "EOS_ID": NO_EOS, "MODE": 0}
+"""Registers that only hold what the host writes, and their values after reset."""
+
+_STREAM = {"tdata": 32, "tvalid": 1, "tlast": 1}
+_MEMORY = ("write_en", "write_addr", "write_data", "read_en", "read_addr", "read_data")
+
+
+class HostPort(wiring.Component):
+    """Host port (ARCHITECTURE sections 5 and 6): starts every tile once per token, collects one answer from each.
+
+    It always takes what arrives, one word a cycle, so it never blocks the network. In tokens mode the next token is
+    started 4 cycles after the last tile's answer.
+
+    Parameters
+    ----------
+    flit_bits, width, height, buffer_flits, address_bits, multicast
+        The network's; see `PacketFormat`.
+    context, vocab, signature
+        What the registers CONTEXT, VOCAB and SIGNATURE read.
+    grant_order
+        (x, y, rows) of the tiles that hold rows of the head, in row order; rows add up to `vocab`.
+    grant_address
+        Word of every tile's vector memory that a grant message overwrites.
+
+    Members
+    -------
+    s_axi_*: AXI4-Lite slave; s_axis_*: token ids in; m_axis_*: tokens or logits out
+    noc_out: Out(Link), noc_in: In(Link)
+    fifo_write_en, fifo_write_addr, fifo_write_data, fifo_read_en, fifo_read_addr, fifo_read_data
+        The output FIFO's memory, 128 words of 32 bit: read data one cycle after `fifo_read_en`, held while it is low.
+    """
+
+    def __init__(
+        self, *, flit_bits: int, width: int, height: int, buffer_flits: int, address_bits: int, multicast: bool,
+        context: int, vocab: int, signature: int, grant_order: tuple[tuple[int, int, int], ...], grant_address: int = 0,
+    ):
+        rows = sum(count for _, _, count in grant_order)
+        if rows != vocab:
+            raise ValueError(f"Rows of the grant order must add up to the vocabulary of {vocab}, not {rows!r}")
+        if not 0 <= signature < 1 << 32:
+            raise ValueError(f"Signature must be an unsigned 32-bit number, not {signature!r}")
+        if not 0 <= grant_address < 1 << address_bits:
+            raise ValueError(f"Grant address must have at most {address_bits} bits, not {grant_address!r}")
+        self.width, self.height, self._graph_crc, self.grant_address = width, height, signature, grant_address
+        self._packet = PacketFormat(
+            width=width, height=height, flit_bits=flit_bits, buffer_flits=buffer_flits, address_bits=address_bits,
+            multicast=multicast,
+        )
+        self._slave = AxiLiteSlave()
+        self._sender = HostSender(packet=self._packet)
+        self._receiver = HostReceiver(packet=self._packet)
+        self._control = RunControl(context=context, vocab=vocab)
+        self._grants = LogitGrants(width=width, height=height, grant_order=grant_order)
+        self._counters = CounterReadout(width=width, height=height)
+        self._fifo = OutputFifo(depth=FIFO_WORDS)
+        members = {f"s_axi_{name}": port for name, port in AXI_LITE_PORTS.items()}
+        members |= {f"s_axis_{name}": In(bits) for name, bits in _STREAM.items()} | {"s_axis_tready": Out(1)}
+        members |= {f"m_axis_{name}": Out(bits) for name, bits in _STREAM.items()} | {"m_axis_tready": In(1)}
+        members |= {f"fifo_{name}": self._fifo.signature.members[name] for name in _MEMORY}
+        super().__init__(members | {"noc_out": Out(Link(flit_bits)), "noc_in": In(Link(flit_bits))})
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.slave = self._slave
+        m.submodules.sender = self._sender
+        m.submodules.receiver = self._receiver
+        m.submodules.control = self._control
+        m.submodules.grants = self._grants
+        m.submodules.counters = self._counters
+        m.submodules.fifo = self._fifo
+        wiring.connect(m, self._sender.link, wiring.flipped(self.noc_out))
+        wiring.connect(m, self._receiver.link, wiring.flipped(self.noc_in))
+        for name, port in AXI_LITE_PORTS.items():
+            _join(m, port.flow, getattr(self, f"s_axi_{name}"), getattr(self._slave, name))
+        for name in _MEMORY:
+            flow = self._fifo.signature.members[name].flow
+            _join(m, flow, getattr(self, f"fifo_{name}"), getattr(self._fifo, name))
+        overflow, fault = self._flags(m)
+        self._answers(m)
+        self._output(m)
+        self._requests(m)
+        self._registers(m, overflow, fault)
+        return m
+
+    @property
+    def _started(self):
+        """A run begins in this cycle."""
+        return self._control.start & ~self._control.busy
+
+    def _flags(self, m):
+        """The run's sticky overflow and fault."""
+        overflow, fault = Signal(), Signal()
+        arriving = self._receiver
+        m.d.sync += [
+            overflow.eq((overflow | arriving.overflow) & ~self._started),
+            fault.eq((fault | arriving.fault | self._grants.unasked) & ~self._started),
+        ]
+        return overflow, fault
+
+    def _answers(self, m):
+        """Counts the tiles' answers and keeps the best result: the highest value, of equal ones the lowest id."""
+        arriving, control = self._receiver, self._control
+        count, have = Signal(range(self.width * self.height + 1)), Signal()
+        value, best = Signal(signed(32), reset_less=True), Signal(signed(32), reset_less=True)
+        best_id = Signal(32, reset_less=True)
+        is_result, is_done, better = Signal(), Signal(), Signal()
+        m.d.comb += [
+            is_result.eq(arriving.valid & (arriving.kind == KINDS["result"])),
+            is_done.eq(arriving.valid & (arriving.kind == KINDS["done"])),
+            better.eq(~have | (value > best) | ((value == best) & (arriving.word < best_id))),
+            control.answered.eq(count == self.width * self.height),
+            control.best.eq(best_id),
+        ]
+        with m.If(is_result & ~arriving.last):
+            m.d.sync += value.eq(arriving.word)
+        with m.If(is_result & arriving.last & better):
+            m.d.sync += [have.eq(1), best.eq(value), best_id.eq(arriving.word)]
+        with m.If((is_result | is_done) & arriving.last):
+            m.d.sync += count.eq(count + 1)
+        with m.If(control.begin & control.begin_ready):
+            m.d.sync += [count.eq(0), have.eq(0)]
+
+    def _output(self, m):
+        """Tokens and logits into the FIFO, the FIFO onto the stream; TLAST with the run's last word."""
+        arriving, control, grants, fifo = self._receiver, self._control, self._grants, self._fifo
+        logit, final = Signal(), Signal()
+        m.d.comb += [
+            logit.eq(arriving.valid & ((arriving.kind == KINDS["logits"]) | (arriving.kind == KINDS["last_logits"]))),
+            grants.word.eq(logit),
+            grants.room.eq(fifo.level <= FIFO_WORDS - CHUNK),
+            fifo.put.eq(control.put | logit),
+            fifo.word.eq(Mux(logit, arriving.word, control.best)),
+            control.drained.eq(fifo.empty),
+            self.m_axis_tvalid.eq(fifo.output.valid),
+            self.m_axis_tdata.eq(fifo.output.payload),
+            self.m_axis_tlast.eq(final & (fifo.level == 0)),
+            fifo.output.ready.eq(self.m_axis_tready),
+            control.prompt.valid.eq(self.s_axis_tvalid),
+            control.prompt.payload.eq(self.s_axis_tdata),
+            self.s_axis_tready.eq(control.prompt.ready),
+        ]
+        with m.If(self._started):
+            m.d.sync += final.eq(0)
+        with m.Elif((control.put & control.put_last) | (logit & grants.last_word & control.is_last)):
+            m.d.sync += final.eq(1)
+
+    def _requests(self, m):
+        """Start messages, grants and counter requests, in this order of priority, to the sender."""
+        sender, control, grants, counters = self._sender, self._control, self._grants, self._counters
+        m.d.comb += [
+            sender.valid.eq(control.begin | grants.grant | counters.send),
+            control.begin_ready.eq(sender.ready),
+            grants.grant_ready.eq(sender.ready & ~control.begin),
+            counters.send_ready.eq(sender.ready & ~control.begin & ~grants.grant),
+            grants.restart.eq(control.begin & control.begin_ready & control.wants_logits),
+        ]
+        with m.If(control.begin):
+            m.d.comb += [
+                sender.to_all.eq(1), sender.ctr.eq(COUNTER_START), sender.two.eq(1),
+                sender.words.eq(Cat(control.token, control.flags)),
+            ]
+        with m.Elif(grants.grant):
+            m.d.comb += [
+                sender.x.eq(grants.x), sender.y.eq(grants.y), sender.ctr.eq(COUNTER_GRANT),
+                sender.addr.eq(self.grant_address),
+            ]
+        with m.Else():
+            m.d.comb += [sender.x.eq(counters.x), sender.y.eq(counters.y), sender.ctr.eq(COUNTER_REPORT)]
+        arriving = self._receiver
+        m.d.comb += [
+            counters.arrives.eq(arriving.valid & (arriving.kind == KINDS["counters"])),
+            counters.word.eq(arriving.word),
+            counters.index.eq(arriving.index),
+            counters.last.eq(arriving.last),
+        ]
+
+    def _registers(self, m, overflow, fault):
+        slave, control, counters = self._slave, self._control, self._counters
+        settings = {name: Signal(32, name=name.lower(), init=value) for name, value in SETTINGS.items()}
+        cycles, err_busy, err_tile, start = Signal(32), Signal(), Signal(), Signal()
+
+        def written(name):
+            return slave.write & (slave.write_address == REGISTERS[name] >> 2)
+
+        for name, setting in settings.items():
+            with m.If(written(name)):
+                for lane in range(4):
+                    with m.If(slave.write_mask[lane]):
+                        m.d.sync += setting.word_select(lane, 8).eq(slave.write_data.word_select(lane, 8))
+        m.d.comb += [
+            start.eq(written("START") & slave.write_mask[0] & slave.write_data[0]),
+            control.start.eq(start),
+            control.start_pos.eq(settings["START_POS"]),
+            control.prompt_len.eq(settings["PROMPT_LEN"]),
+            control.max_tokens.eq(settings["MAX_TOKENS"]),
+            control.eos.eq(settings["EOS_ID"]),
+            control.logits.eq(settings["MODE"][0]),
+            counters.request.eq(written("TILE")),
+            counters.tile.eq(slave.write_data),
+            counters.select.eq(slave.read_address),
+        ]
+        m.d.sync += [
+            err_busy.eq((err_busy | (start & control.busy)) & ~self._started),
+            err_tile.eq((err_tile & ~self._started & ~counters.request) | counters.bad),
+        ]
+        with m.If(self._started):
+            m.d.sync += cycles.eq(0)
+        with m.Elif(control.busy):
+            m.d.sync += cycles.eq(cycles + 1)
+        bits = {
+            "busy": control.busy, "done": control.done, "err_busy": err_busy, "overflow": overflow, "fault": fault,
+            "counters_valid": counters.valid, "err_range": control.err_range | err_tile,
+        }
+        status = Cat(bits[name] for name in sorted(STATUS_BITS, key=STATUS_BITS.get))
+        values = settings | {
+            "STATUS": status, "CYCLES": cycles, "CONTEXT": control.context, "VOCAB": control.vocab,
+            "MESH": self.height << 16 | self.width, "SIGNATURE": self._graph_crc,
+        }
+        with m.Switch(slave.read_address):
+            for name, value in values.items():
+                with m.Case(REGISTERS[name] >> 2):
+                    m.d.comb += slave.read_data.eq(value)
+            with m.Case("10---"):
+                m.d.comb += slave.read_data.eq(counters.value)
+
+
+def _join(m, flow, outer, inner):
+    m.d.comb += inner.eq(outer) if flow == In else outer.eq(inner)

@@ -1,0 +1,261 @@
+# amaranth: UnusedElaboratable=no
+"""A host port under test: its FIFO memory, a mesh of Python tiles, and a host, all on Amaranth's simulator."""
+
+import random
+
+from amaranth.hdl import Elaboratable, Module, ResetInserter, Signal
+from amaranth.lib.memory import Memory
+from amaranth.sim import Simulator
+
+from hwgen.isa import COUNTER_REPORT, COUNTER_START
+from hwgen.rtl.axi_lite_registers import NO_EOS, REGISTERS, STATUS_BITS
+from hwgen.rtl.host_packets import KINDS
+from hwgen.rtl.host_port import COUNTER_GRANT, FIFO_WORDS, HostPort
+from hwgen.rtl.packet import PacketFormat
+from hwgen.rtl.run_control import CLEAR_FLAG, LOGITS_FLAG, OUTPUT_FLAG
+
+NETWORK = {"flit_bits": 32, "width": 2, "height": 2, "buffer_flits": 4, "address_bits": 8, "multicast": True}
+MODEL = {"context": 16, "vocab": 150, "signature": 0xCAFE1234}
+
+
+class Ported(Elaboratable):
+    """The host port with its FIFO memory."""
+
+    def __init__(self, port):
+        self.port, self.reset = port, Signal()
+
+    def elaborate(self, platform):
+        m = Module()
+        port = self.port
+        m.submodules.port = ResetInserter(self.reset)(port)
+        m.submodules.memory = memory = Memory(shape=32, depth=FIFO_WORDS, init=[])
+        write, read = memory.write_port(), memory.read_port()
+        m.d.comb += [
+            write.en.eq(port.fifo_write_en), write.addr.eq(port.fifo_write_addr), write.data.eq(port.fifo_write_data),
+            read.en.eq(port.fifo_read_en), read.addr.eq(port.fifo_read_addr), port.fifo_read_data.eq(read.data),
+        ]
+        return m
+
+
+class HostBench:
+    """Mesh tiles answer every start; `logit(token, position, row)` is what the head computes.
+
+    Attributes to check: `starts` [(x, y, token, flags)], `beats` [(data, last)].
+    """
+
+    def __init__(self, logit=lambda token, position, row: (token * 7 + position * 13 + row * 29) % 101 - 50,
+                 flags=lambda tile, position: 0, head_rows=((0, 0, 70), (1, 1, 80)), seed=1, **changes):
+        settings = NETWORK | MODEL | {"grant_order": head_rows} | changes
+        self.port = HostPort(**settings)
+        self.packet = PacketFormat(**{name: settings[name] for name in NETWORK})
+        self.context, self.logit, self.flags = settings["context"], logit, flags
+        self.random = random.Random(seed)
+        self.first_row, first = {}, 0
+        for x, y, rows in head_rows:
+            self.first_row[x, y] = (first, rows)
+            first += rows
+        self.tiles = [(x, y) for y in range(settings["height"]) for x in range(settings["width"])]
+        self.credits = settings["buffer_flits"]
+        self.starts, self.beats = [], []
+        self.accept = lambda: True
+        self.inputs = []
+        self.resetting = False
+        self._reset_mesh()
+
+    def _reset_mesh(self):
+        self.outgoing = []
+        self.state = {tile: {"start": {}, "grants": 0} for tile in self.tiles}
+
+    def run(self, host):
+        """Simulate until `host(bench, ctx)` returns."""
+        self.chip = Ported(self.port)
+        simulator = Simulator(self.chip)
+        simulator.add_clock(1e-6)
+
+        async def main(ctx):
+            await host(self, ctx)
+
+        simulator.add_testbench(main)
+        for part in (self._send, self._receive, self._feed, self._drain):
+            simulator.add_testbench(part, background=True)
+        simulator.run()
+
+    async def reset(self, ctx):
+        """Resets chip and mesh together, wherever they are."""
+        ctx.set(self.chip.reset, 1)
+        self.starts, self.beats, self.inputs = [], [], []
+        self.resetting = True
+        await ctx.tick().repeat(2)
+        self._reset_mesh()
+        self.resetting = False
+        ctx.set(self.chip.reset, 0)
+
+    async def write(self, ctx, name, value, mask=0xF):
+        port = self.port
+        for signal, v in (("awaddr", REGISTERS[name]), ("wdata", value), ("wstrb", mask), ("awvalid", 1),
+                          ("wvalid", 1), ("bready", 1)):
+            ctx.set(getattr(port, f"s_axi_{signal}"), v)
+        await ctx.tick().until(port.s_axi_awready)
+        ctx.set(port.s_axi_awvalid, 0)
+        ctx.set(port.s_axi_wvalid, 0)
+        await ctx.tick().until(port.s_axi_bvalid)
+
+    async def read(self, ctx, name, offset=0):
+        port = self.port
+        ctx.set(port.s_axi_araddr, REGISTERS[name] + offset)
+        ctx.set(port.s_axi_arvalid, 1)
+        ctx.set(port.s_axi_rready, 1)
+        await ctx.tick().until(port.s_axi_arready)
+        ctx.set(port.s_axi_arvalid, 0)
+        data, = await ctx.tick().sample(port.s_axi_rdata).until(port.s_axi_rvalid)
+        return data
+
+    async def status(self, ctx):
+        value = await self.read(ctx, "STATUS")
+        return {name for name, bit in STATUS_BITS.items() if value >> bit & 1}
+
+    async def start(self, ctx, prompt, max_tokens, eos=NO_EOS, mode=0, start_pos=0, prompt_len=None):
+        self.inputs.extend(prompt)
+        length = len(prompt) if prompt_len is None else prompt_len
+        for name, value in (("START_POS", start_pos), ("PROMPT_LEN", length), ("MAX_TOKENS", max_tokens),
+                            ("EOS_ID", eos), ("MODE", mode), ("START", 1)):
+            await self.write(ctx, name, value)
+
+    async def finish(self, ctx, polls=3000):
+        """Waits for done; the status flags then."""
+        for _ in range(polls):
+            if "done" in (status := await self.status(ctx)):
+                return status
+        raise TimeoutError(f"Run must end within {polls} polls of STATUS, not go on: {sorted(status)}")
+
+    def expected(self, prompt, max_tokens, eos=NO_EOS, start_pos=0):
+        """Tokens of a run in tokens mode."""
+        tokens, token, position = [], prompt[-1], start_pos + len(prompt) - 1
+        while True:
+            row = self.logits(token, position)
+            token = row.index(max(row))
+            tokens.append(token)
+            position += 1
+            if token == eos or len(tokens) == max_tokens or position == self.context:
+                return tokens
+
+    def logits(self, token, position):
+        return [self.logit(token, position, row) for row in range(sum(n for _, n in self.first_row.values()))]
+
+    async def _feed(self, ctx):
+        port, offer = self.port, False
+        while True:
+            offer = bool(self.inputs) and (offer or self.random.random() < 0.7)
+            ctx.set(port.s_axis_tvalid, offer)
+            ctx.set(port.s_axis_tdata, self.inputs[0] if offer else 0)
+            _, _, ready = await ctx.tick().sample(port.s_axis_tready)
+            if offer and ready and not self.resetting:
+                self.inputs.pop(0)
+                offer = False
+
+    async def _drain(self, ctx):
+        port, held = self.port, None
+        while True:
+            ready = self.accept()
+            ctx.set(port.m_axis_tready, ready)
+            _, _, valid, data, last = await ctx.tick().sample(port.m_axis_tvalid, port.m_axis_tdata, port.m_axis_tlast)
+            if self.resetting:
+                held = None
+                continue
+            assert held is None or (valid, data, last) == held, "output changed while it waited"
+            held = (valid, data, last) if valid and not ready else None
+            if valid and ready:
+                self.beats.append((data, last))
+
+    async def _receive(self, ctx):
+        """Takes flits from the port, gives credits back after a while, and lets the tiles act on packets."""
+        port, flits, owed = self.port, [], []
+        while True:
+            give = bool(owed) and self.random.random() < 0.6
+            if give:
+                owed.pop()
+            ctx.set(port.noc_out.credit, give)
+            _, _, valid, data, last = await ctx.tick().sample(port.noc_out.valid, port.noc_out.data, port.noc_out.last)
+            if self.resetting:
+                flits, owed = [], []
+            elif valid:
+                owed.append(1)
+                assert len(owed) <= self.packet.buffer_flits, "sent without credit"
+                flits.append(data)
+                if last:
+                    self._arrived(*self.packet.words(flits))
+                    flits = []
+
+    def _arrived(self, header, words):
+        assert not header["host"]
+        targets = [(x, y) for x, y in self.tiles
+                   if header["x0"] <= x <= header["x1"] and header["y0"] <= y <= header["y1"]]
+        several = len(targets) > 1
+        size = self.packet.header_flits + -(-len(words) // self.packet.words_per_flit)
+        assert header["flits"] == (size - 1 if several else 0)
+        for tile in targets:
+            state = self.state[tile]
+            if header["ctr"] == COUNTER_START:
+                state["start"].update({header["addr"] + i: word for i, word in enumerate(words)})
+                if len(state["start"]) == 2:
+                    self._started(tile, state["start"][0], state["start"][1])
+                    state["start"] = {}
+            elif header["ctr"] == COUNTER_GRANT:
+                assert len(words) == 1
+                state["grants"] += 1
+                self._answer_grant(tile)
+            elif header["ctr"] == COUNTER_REPORT:
+                self._message(tile, KINDS["counters"], [tile[0] * 100 + tile[1] * 10 + i for i in range(8)])
+
+    def _started(self, tile, token, flags):
+        self.starts.append((*tile, token, flags))
+        position, output, logits = flags & (1 << OUTPUT_FLAG) - 1, flags >> OUTPUT_FLAG & 1, flags >> LOGITS_FLAG & 1
+        assert (flags >> CLEAR_FLAG & 1) == (len(self.starts) <= len(self.tiles))
+        if tile in self.first_row and output:
+            first, rows = self.first_row[tile]
+            values = [self.logit(token, position, first + i) for i in range(rows)]
+            if logits:
+                self.state[tile]["left"] = values
+                self._answer_grant(tile)
+                return
+            best = max(values)
+            self._message(tile, KINDS["result"], [best, first + values.index(best)], self.flags(tile, position))
+        else:
+            self._message(tile, KINDS["done"], [0], self.flags(tile, position))
+
+    def _answer_grant(self, tile):
+        state = self.state[tile]
+        if not (state["grants"] and state.get("left")):
+            return
+        state["grants"] -= 1
+        chunk, state["left"] = state["left"][:64], state["left"][64:]
+        kind = KINDS["logits"] if state["left"] else KINDS["last_logits"]
+        for i in range(0, len(chunk), self.packet.max_unicast_words):
+            self._message(tile, kind, chunk[i:i + self.packet.max_unicast_words])
+        if not state["left"]:
+            self._message(tile, KINDS["done"], [0])
+
+    def _message(self, tile, kind, words, ctr=0):
+        """Queues a packet to the host; packets of one tile stay in order, those of several mix."""
+        flits = self.packet.packet(words, host=1, addr=kind, ctr=ctr)
+        after = [i for i, (t, _) in enumerate(self.outgoing) if t == tile]
+        at = self.random.randint(after[-1] + 1 if after else 0, len(self.outgoing))
+        self.outgoing.insert(at, (tile, flits))
+
+    async def _send(self, ctx):
+        port, flits, credits = self.port, [], self.credits
+        while True:
+            if not flits and self.outgoing and self.random.random() < 0.5:
+                flits = list(self.outgoing.pop(0)[1])
+            go = bool(flits) and credits > 0
+            ctx.set(port.noc_in.valid, go)
+            if go:
+                ctx.set(port.noc_in.data, flits[0])
+                ctx.set(port.noc_in.last, len(flits) == 1)
+                flits.pop(0)
+                credits -= 1
+            _, _, credit = await ctx.tick().sample(port.noc_in.credit)
+            credits += credit
+            if self.resetting:
+                flits, credits = [], self.credits
+            assert credits <= self.credits
