@@ -12,5 +12,4 @@ def environment() -> jinja2.Environment:
     folders = [_PACKAGE / "templates", _PACKAGE.parent / "templates"]
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader([f for f in folders if f.is_dir()]), undefined=jinja2.StrictUndefined,
-        autoescape=lambda name: name is not None and name.endswith(".html.j2"), trim_blocks=True, lstrip_blocks=True,
-        keep_trailing_newline=True)
+        autoescape=lambda name: name is not None and name.endswith(".html.j2"), keep_trailing_newline=True)
