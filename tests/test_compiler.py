@@ -1,0 +1,158 @@
+"""Placement, words, dependencies, proofs and capacities."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from hwgen.arithmetic.mx import quantize_float
+from hwgen.compiler.compile import compile_chip
+from hwgen.compiler.dependencies import Step, connect
+from hwgen.compiler.memory import Region
+from hwgen.compiler.place import place, split
+from hwgen.compiler.prove import channel_dependencies, prove_order, prove_routes
+from hwgen.compiler.route import branches, tree
+from hwgen.compiler.words import pack_rows, pack_table, vector_words, word_bytes
+from hwgen.design import Design, TileClass
+from hwgen.errors import HwgenError
+from hwgen.integer_graph import shape_only
+from hwgen.isa import Instruction, Unit, When, decode, encode
+from hwgen.model_config import ModelConfig
+
+CONFIG = ModelConfig(vocab=100, hidden=40, layers=2, heads=6, kv_heads=2, head_dim=24, ffn=172, norm_eps=1e-5,
+                     max_context=64, tied=False)
+
+
+def test_split_is_complete_and_proportional():
+    spans = split(172, [32, 32, 64, 0])
+    assert spans == ((0, 43), (43, 86), (86, 172), (172, 172))
+
+
+@pytest.mark.parametrize("tiles", [1, 2, 5, 12])
+def test_every_query_head_has_one_unit_in_every_layer(tiles):
+    placement = place(CONFIG, Design(tiles, 1))
+    for units in placement.units:
+        heads = sorted(h for u in units for h in range(u.first, u.first + u.count))
+        assert heads == list(range(CONFIG.heads))
+        assert all(u.kv == h // 3 for u in units for h in range(u.first, u.first + u.count))
+        assert len({(u.tile, u.slot) for u in units}) == len(units)
+
+
+def test_caches_move_from_tile_to_tile_where_tiles_abound():
+    units = place(CONFIG, Design(4, 4)).units
+    assert {u.tile for u in units[0]} != {u.tile for u in units[1]}
+
+
+@pytest.mark.parametrize("vlen", [8, 16, 32, 64, 256])
+@pytest.mark.parametrize("length", [8, 24, 40, 64, 172])
+@pytest.mark.parametrize("bias", [False, True])
+def test_packed_rows_hold_every_element_and_scale(vlen, length, bias):
+    rng = np.random.default_rng(vlen + length)
+    blocks = -(-length // 32)
+    values = rng.normal(size=(3, (blocks + bias) * 32))
+    values[:, length : blocks * 32] = 0
+    values[:, blocks * 32 + 2 :] = 0
+    matrix = quantize_float(values)
+    words = pack_rows(matrix, length, vlen, bias)
+    per_row = vector_words(length, vlen, bias)
+    assert words.shape == (3 * per_row, word_bytes(vlen))
+    elements = words[:, :vlen].view(np.int8).reshape(3, -1)
+    np.testing.assert_array_equal(elements[:, :length], matrix.elements.reshape(3, -1)[:, :length])
+    if bias:
+        np.testing.assert_array_equal(elements[:, -vlen:][:, :2], matrix.elements[:, blocks, :2])
+        np.testing.assert_array_equal(words.reshape(3, per_row, -1)[:, -1, vlen], matrix.scales[:, blocks])
+    np.testing.assert_array_equal(words.reshape(3, per_row, -1)[:, 0, vlen], matrix.scales[:, 0])
+
+
+def test_tables_are_two_limbs():
+    values = np.array([[16384, -16384, 255, -129, 1, 0, 32639, -32768]])
+    words = pack_table(values, 8)
+    high, low = words[0, :8].view(np.int8).astype(int), words[1, :8].view(np.int8).astype(int)
+    np.testing.assert_array_equal(256 * high + low, values[0])
+
+
+def test_instructions_survive_encoding():
+    i = Instruction(Unit.VECTOR, "SCALE", {"a": 65535, "n": 3, "shift": -64, "frac": 63, "dst": 1 << 19}, When.OUTPUT, 1, 5, 2)
+    d = decode(encode(i))
+    assert encode(d) == encode(i) and d.fields["shift"] == -64 and (d.when, d.fence, d.pop, d.push) == (1, 1, 5, 2)
+    with pytest.raises(ValueError, match="SCALE a must be 0 to 65535, not 65536"):
+        encode(Instruction(Unit.VECTOR, "SCALE", {"a": 65536}))
+
+
+def _step(unit, reads=(), writes=(), when=When.ALWAYS):
+    op = {Unit.MATRIX: "MATMUL", Unit.VECTOR: "ADD", Unit.SEND: "SEND"}[unit]
+    return Step(Instruction(unit, op, when=when), tuple(r.span() for r in reads), tuple(w.span() for w in writes))
+
+
+def test_dependencies_become_tokens_once():
+    a, b = Region("a", "vmem", 0, 16), Region("b", "vmem", 16, 16)
+    steps = [_step(Unit.MATRIX, writes=[a]), _step(Unit.VECTOR, [a], [b]), _step(Unit.VECTOR, [b, a], [b]),
+             _step(Unit.SEND, [b]), _step(Unit.MATRIX, writes=[a])]
+    connect(steps)
+    i = [s.instruction for s in steps]
+    assert [x.pop for x in i] == [0, 1 << Unit.MATRIX, 0, 1 << Unit.VECTOR, 1 << Unit.VECTOR]
+    assert [x.push for x in i] == [1 << Unit.VECTOR, 0, 1 << Unit.SEND | 1 << Unit.MATRIX, 0, 0]
+    assert [x.fence for x in i] == [0, 0, 1, 0, 0]
+
+
+def test_an_instruction_may_not_depend_on_one_that_may_be_dropped():
+    a = Region("a", "vmem", 0, 16)
+    with pytest.raises(ValueError, match="may be dropped"):
+        connect([_step(Unit.MATRIX, writes=[a], when=When.OUTPUT), _step(Unit.VECTOR, [a])])
+
+
+@pytest.mark.parametrize("mesh", [(1, 1), (5, 1), (3, 4)])
+def test_multicast_reaches_each_node_of_any_rectangle_once(mesh):
+    width, height = mesh
+    nodes = list(itertools.product(range(width), range(height)))
+    for source in nodes:
+        for (x0, y0), (x1, y1) in itertools.product(nodes, nodes):
+            if x0 > x1 or y0 > y1:
+                continue
+            reached = [at for at, _, out in tree(source, (x0, y0, x1, y1)) if "local" in out]
+            assert sorted(reached) == sorted(itertools.product(range(x0, x1 + 1), range(y0, y1 + 1)))
+
+
+def test_routes_are_proven_and_a_turn_back_would_be_found(monkeypatch):
+    prove_routes(Design(4, 3))
+    assert all(out != "local" for waits in channel_dependencies(Design(3, 3)).values() for *_, out in waits)
+
+    def turning(x, y, arrived, rectangle):
+        return branches(x, y, arrived, rectangle) | ({"east", "west"} if arrived in ("north", "south") else set())
+
+    monkeypatch.setattr("hwgen.compiler.prove.branches", turning)
+    with pytest.raises(HwgenError, match="acyclic"):
+        prove_routes(Design(3, 3))
+
+
+def test_order_proof_finds_a_writer_that_did_not_wait(monkeypatch):
+    design = Design(2, 1)
+    prove_order(design, place(CONFIG, design))
+    both, first, second = frozenset({0, 1}), frozenset({0}), frozenset({1})
+    monkeypatch.setattr("hwgen.compiler.prove.phases", lambda _: [
+        ("x", first, both), ("h", second, second), ("x", first, both)])
+    with pytest.raises(HwgenError, match=r"tile 0,0 must wait for tile 1,0 before it overwrites x there"):
+        prove_order(design, None)
+
+
+@pytest.mark.parametrize(("knob", "message"), [
+    ("wmem_kib", r"wmem_kib of tile class t must be at least .* not 1: .* KiB too small"),
+    ("dmem_kib", r"dmem_kib of tile class t must be at least .* hold the KV cache of context 64, not 1"),
+    ("imem_kib", r"imem_kib of tile class t must be at least .* not 1"),
+])
+def test_too_small_a_memory_is_refused_with_the_number(knob, message):
+    with pytest.raises(HwgenError, match=message):
+        compile_chip(shape_only(CONFIG, 64), Design(1, 1, classes=(TileClass("t", **{knob: 1}),)))
+
+
+def test_fixed_memories_are_used_whole():
+    chip = compile_chip(shape_only(CONFIG, 64), Design(1, 1, classes=(TileClass("t", wmem_kib=256, dmem_kib=128),)))
+    depths, auto = chip.depths[0], compile_chip(shape_only(CONFIG, 64), Design(1, 1)).depths[0]
+    assert depths.rom == 256 * 1024 // 33 and depths.kvmem > auto.kvmem and depths.vmem == auto.vmem
+
+
+def test_vector_memory_beyond_its_address_is_refused():
+    config = ModelConfig(vocab=200000, hidden=32, layers=1, heads=1, kv_heads=1, head_dim=32, ffn=32, norm_eps=1e-5,
+                         max_context=8, tied=True)
+    with pytest.raises(HwgenError, match="vmem of tile 0,0 must be at most 65536 words"):
+        compile_chip(shape_only(config, 8), Design(1, 1))

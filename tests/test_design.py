@@ -1,0 +1,69 @@
+"""Design files: presets load, and everything a user can get wrong has its sentence."""
+
+from pathlib import Path
+
+import pytest
+
+from hwgen.design import Design, parse_design, read_design
+from hwgen.errors import HwgenError
+
+PRESETS = sorted((Path(__file__).parent.parent / "examples/designs").glob("*.yaml"))
+TILE = "tiles:\n  - name: a\n"
+MESH = "width: 2\nheight: 2\n"
+
+
+@pytest.mark.parametrize("path", PRESETS, ids=lambda p: p.stem)
+def test_presets_load(path):
+    design = read_design(path)
+    assert isinstance(design, Design) and len(design.node_class) == design.tiles
+
+
+def test_there_are_the_presets_promised():
+    assert {"1x1", "2x2", "2x2-heterogeneous", "4x4"} <= {p.stem for p in PRESETS}
+
+
+def test_first_class_takes_the_rest():
+    design = parse_design(MESH + 'tiles:\n  - name: a\n  - name: b\n    at: "1,0-1,1"\n    vlen: 64\n')
+    assert design.node_class == (0, 1, 0, 1)
+    assert design.tile_class(3).vlen == 64
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("width: 1\nwidth: 2\n", "d.yaml:2:1: key width must occur once, not twice"),
+    ("widht: 1\n", "d.yaml:1:1: a design has no key 'widht'; did you mean width?"),
+    ("width: 99\n", "d.yaml:1:1: width must be 1 to 64, not 99"),
+    ("width: true\n", "width must be 1 to 64, not True"),
+    ("height: 2\n", "d.yaml: a design must have the key width"),
+    (MESH, "d.yaml: a design must have the key tiles"),
+    (MESH + "flit_bits: 48\n", "d.yaml:3:1: flit_bits must be 32, 64, 128 or 256, not 48"),
+    (MESH + "buffer_flits: 1\n", "buffer_flits must be 2 to 16, not 1"),
+    (MESH + "routing: yx\n", "routing must be xy, not 'yx'"),
+    (MESH + "virtual_channels: 2\n", "virtual_channels must be 1, not 2"),
+    (MESH + "multicast: 1\n", "multicast must be true or false, not 1"),
+    (MESH + "clock_mhz: 0\n", "clock_mhz must be 1 to 5000, not 0"),
+    (MESH + TILE + "    vlen: 48\n", "d.yaml:5:5: vlen must be 8, 16, 32, 64, 128 or 256, not 48"),
+    (MESH + TILE + "    fetch: 3\n", "fetch must be 1, 2 or 4, not 3"),
+    (MESH + TILE + "    lanes: 0\n", "lanes must be 1, 2, 4, 8 or 16, not 0"),
+    (MESH + TILE + "    stations: 9\n", "stations must be 1 to 8, not 9"),
+    (MESH + TILE + "    dmem_kib: small\n", "dmem_kib must be auto or a number of KiB above 0, not 'small'"),
+    (MESH + TILE + "    vlne: 32\n", "a tile class has no key 'vlne'; did you mean vlen?"),
+    (MESH + TILE + "    shares: {attention: -1}\n", "attention must be 0 to 1000, not -1"),
+    (MESH + TILE + "    shares: {attention: 0}\n", "shares of attention must be above 0"),
+    (MESH + "tiles: []\n", "tiles must be a list of 1 to 8 classes"),
+    (MESH + TILE + "  - name: b\n", "every tile class but the first must say where it is"),
+    (MESH + TILE + '  - name: b\n    at: "2,0"\n', "at must lie inside the 2x2 mesh"),
+    (MESH + TILE + '  - name: a\n    at: "1,0"\n', "name must differ between tile classes"),
+    (MESH + TILE + '  - name: b\n    at: ["1,0", "1,0"]\n', "at must not name node 1,0 twice"),
+    (MESH + 'tiles:\n  - name: a\n    at: "0,0"\n', "no tile class names node 1,0"),
+    ("a: [\n", "must be YAML"),
+    ("", "a design must be a mapping, not empty"),
+])
+def test_refuses(text, message):
+    with pytest.raises(HwgenError) as error:
+        parse_design(text, "d.yaml")
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_missing_file(tmp_path):
+    with pytest.raises(HwgenError, match="must be a readable design file"):
+        read_design(tmp_path / "none.yaml")
