@@ -170,7 +170,8 @@ class Router(wiring.Component):
         for o in PORTS:
             sources = [i for i in PORTS if o in TURNS[i]]
             sink = getattr(self, f"{o}_out")
-            select = Cat(lock[i, o] | win[i, o] for i in sources)
+            select = Signal(len(sources), name=f"select_{o}")
+            m.d.comb += select.eq(Cat(lock[i, o] | win[i, o] for i in sources))
             flit = one_hot_mux(select, [Cat(buffers[i].r_data, buffers[i].r_last) for i in sources])
             m.d.comb += [
                 sink.valid.eq(Cat(flow[i, o] for i in sources).any()), sink.data.eq(flit[:-1]), sink.last.eq(flit[-1]),
