@@ -2,6 +2,14 @@
 
 from dataclasses import dataclass
 
+from hwgen.emit.templates import render
+from hwgen.emit.verilog import module_files
+from hwgen.rtl.axi_lite_registers import AXI_LITE_PORTS
+from hwgen.rtl.host_port import FIFO_WORDS, HostPort
+from hwgen.rtl.router import Router
+from hwgen.rtl.tile import Tile
+
+SIDES = {"north": (0, -1), "east": (1, 0), "south": (0, 1), "west": (-1, 0)}
 
 @dataclass(frozen=True)
 class TileKind:
@@ -21,6 +29,46 @@ class TileKind:
     kvmem_words: int
     rom_words: int
     """Depth of the largest weight ROM in the class; it fixes the width of the address."""
+
+    @property
+    def program_width(self) -> int:
+        """Bits of a program word."""
+        return self.fetch * 128
+
+    @property
+    def vmem_width(self) -> int:
+        """Bits of a vector memory row."""
+        return self.lanes * 32
+
+    @property
+    def word_width(self) -> int:
+        """Bits of an MX word: `vlen` elements and their scales."""
+        return (self.vlen + max(1, self.vlen // 32)) * 8
+
+    @property
+    def imem_address(self) -> int:
+        return address_bits(self.imem_words)
+
+    @property
+    def vmem_address(self) -> int:
+        return address_bits(self.vmem_rows)
+
+    @property
+    def xmem_address(self) -> int:
+        return address_bits(self.xmem_words)
+
+    @property
+    def kvmem_address(self) -> int:
+        return address_bits(self.kvmem_words)
+
+    @property
+    def rom_address(self) -> int:
+        return address_bits(self.rom_words)
+
+
+def address_bits(depth: int) -> int:
+    """Address width of a memory; a memory of no words has a port, too."""
+    return max(1, (depth - 1).bit_length())
 
 
 @dataclass(frozen=True)
@@ -53,6 +101,8 @@ class ChipSpec:
     kinds: tuple[TileKind, ...]
     tiles: tuple[TilePlace, ...]
     """All nodes, row by row."""
+    grant_address: int = 0
+    """Word of every tile's vector memory that a grant message overwrites."""
 
     def rom_image(self, x: int, y: int) -> str:
         """Path of a tile's weight image, relative to the chip's folder."""
@@ -61,3 +111,73 @@ class ChipSpec:
     def program_image(self, x: int, y: int) -> str:
         """Path of a tile's program image, relative to the chip's folder."""
         return f"program/tile_{x}_{y}.hex"
+
+
+def tile_component(spec: ChipSpec, kind: TileKind) -> Tile:
+    """The tile core of a class."""
+    return Tile(
+        fetch=kind.fetch, stations=kind.stations, vlen=kind.vlen, lanes=kind.lanes, flit_bits=spec.flit_bits,
+        width=spec.width, height=spec.height, buffer_flits=spec.buffer_flits, multicast=spec.multicast,
+        address_bits=spec.address_bits, rom_address_bits=kind.rom_address, imem_address_bits=kind.imem_address,
+        vmem_address_bits=kind.vmem_address, x_address_bits=kind.xmem_address, kv_address_bits=kind.kvmem_address,
+    )
+
+
+def components(spec: ChipSpec) -> dict:
+    """Module name -> component of everything that Amaranth writes, but for the parts those place themselves."""
+    network = {
+        "width": spec.width, "height": spec.height, "flit_bits": spec.flit_bits, "buffer_flits": spec.buffer_flits,
+        "multicast": spec.multicast,
+    }
+    host = HostPort(
+        **network, address_bits=spec.address_bits, context=spec.context, vocab=spec.vocab, signature=spec.signature,
+        grant_order=spec.grant_order, grant_address=spec.grant_address,
+    )
+    tiles = {f"tile_{kind.name}": tile_component(spec, kind) for kind in spec.kinds}
+    return {"router": Router(**network), "host_port": host, **tiles}
+
+
+def chip_files(spec: ChipSpec) -> dict[str, str]:
+    """All Verilog of a chip, its file list and its lint waivers: {path: text}."""
+    modules = module_files(components(spec))
+    modules |= {"rom.v": render("rom.v.j2"), "sram.v": render("sram.v.j2")}
+    network = {
+        "flit_bits": spec.flit_bits, "x_bits": address_bits(spec.width), "y_bits": address_bits(spec.height),
+        "sides": SIDES,
+    }
+    modules |= {f"node_{kind.name}.v": render("node.v.j2", kind=kind, **network) for kind in spec.kinds}
+    files = {f"rtl/{name}": modules[name] for name in sorted(modules)}
+    files["rtl/chip.v"] = chip_text(spec)
+    file_list = "".join(f"{path}\n" for path in files)
+    return {**files, "filelist.f": file_list, "lint.vlt": render("lint.vlt.j2")}
+
+
+def chip_text(spec: ChipSpec) -> str:
+    """The top module, every node and link spelled out."""
+    x_bits, y_bits = address_bits(spec.width), address_bits(spec.height)
+    tiles = [
+        {
+            "x": f"{x_bits}'d{place.x}", "y": f"{y_bits}'d{place.y}", "at": f"{place.x}_{place.y}",
+            "kind": spec.kinds[place.kind], "rom_words": place.rom_words,
+            "program": spec.program_image(place.x, place.y), "rom": spec.rom_image(place.x, place.y),
+            "sides": [(side, *_links(spec, place, step)) for side, step in SIDES.items()],
+        }
+        for place in spec.tiles
+    ]
+    links = [link for tile in tiles for _, _, link in tile["sides"] if link]
+    axi = [f"s_axi_{name}" for name in AXI_LITE_PORTS]
+    axi += [f"{side}_axis_t{name}" for side in "sm" for name in ("data", "valid", "last", "ready")]
+    return render(
+        "chip.v.j2", spec=spec, tiles=tiles, links=["host_0_0", *links], axi=axi, fifo_words=FIFO_WORDS,
+        fifo_address=address_bits(FIFO_WORDS), zero_flit=f"{spec.flit_bits}'d0",
+    )
+
+
+def _links(spec: ChipSpec, place: TilePlace, step: tuple[int, int]):
+    """(link in, link out) of one side of a node, None at the edge of the mesh."""
+    x, y = place.x + step[0], place.y + step[1]
+    if (x, y) == (-1, 0):
+        return "host_0_0", "n_0_0_host"
+    if not (0 <= x < spec.width and 0 <= y < spec.height):
+        return None, None
+    return f"n_{x}_{y}_{place.x}_{place.y}", f"n_{place.x}_{place.y}_{x}_{y}"
