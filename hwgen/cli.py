@@ -204,12 +204,25 @@ def sim(
     """Simulate the chip through its AXI ports and stream the text as tokens appear."""
     from hwgen.run import run
 
-    result = run(build, sim=sim, prompt=prompt, prompt_ids=prompt_ids, max_tokens=max_tokens,
-                 ids_of=_prompt_ids, stream=None if json_ else _print_piece)
+    with _stages() as stage:
+        result = run(build, sim=sim, prompt_ids=lambda tokenizer: _prompt_ids(tokenizer, prompt, prompt_ids),
+                     max_tokens=max_tokens, stream=None if json_ else _print_piece, on_stage=stage)
     if json_:
         print(json.dumps(result))
     else:
         print(f"\n{len(result['tokens'])} tokens, {result['cycles']} cycles", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _stages():
+    """A callback that says on stderr what is under way until text appears."""
+    with contextlib.ExitStack() as stack:
+        def stage(name):
+            stack.close()
+            if name == "compile":
+                stack.enter_context(_step("compiling the simulation (once per chip)"))
+
+        yield stage
 
 
 def _print_piece(piece: str):

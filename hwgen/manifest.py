@@ -6,6 +6,7 @@ from hwgen.compiler.words import word_bytes
 from hwgen.emit.chip import ChipSpec, TileKind, TilePlace
 from hwgen.errors import HwgenError
 from hwgen.isa import WIDTH
+from hwgen.rtl.axi_lite_registers import REGISTERS, STATUS_BITS
 from hwgen.rtl.packet import PacketFormat
 
 
@@ -64,6 +65,8 @@ def manifest(chip: CompiledChip, files: list[str], images: bool) -> dict:
         "bos": config.bos,
         "eos": config.eos,
         "signature": graph.signature(),
+        "registers": REGISTERS,
+        "status_bits": STATUS_BITS,
         "model": config.to_dict(),
         "classes": [_class_entry(cls, depths) for cls, depths in zip(design.classes, chip.depths, strict=True)],
         "tiles": [_tile_entry(chip, t) for t in range(design.tiles)],

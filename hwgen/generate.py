@@ -1,0 +1,60 @@
+"""`hwgen generate`: an integer graph and a design become a folder with the whole chip."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from hwgen.compiler.compile import CompiledChip, compile_chip
+from hwgen.design import Design
+from hwgen.emit.chip import chip_files
+from hwgen.emit.write import write_folder
+from hwgen.images import listing, program_image, rom_image
+from hwgen.integer_graph import IntegerGraph
+from hwgen.manifest import chip_spec, manifest
+from hwgen.reference import Reference
+from hwgen.report import report_html
+from hwgen.testbench import testbench_files
+
+EXAMPLE_TOKENS = 3
+"""New tokens of the request that the emitted testbench checks."""
+
+
+def generate(graph: IntegerGraph, design: Design, output: Path, *, images: bool = True, force: bool = False) -> dict:
+    """Write the chip to folder `output` and return a summary. Nothing appears there unless all of it could be made."""
+    chip = compile_chip(graph, design)
+    files = build_files(chip, images=images)
+    write_folder(output, files, force=force)
+    return {
+        "output": str(output), "tiles": design.tiles,
+        "modules": sum(path.startswith("rtl/") for path in files),
+        "instructions": sum(len(t.program) for t in chip.tiles),
+        "classes": json.loads(files["manifest.json"])["classes"],
+    }
+
+
+def build_files(chip: CompiledChip, *, images: bool = True) -> dict[str, str | Iterable[str]]:
+    """Everything of a BUILD folder: path -> text, or pieces of text where it is long."""
+    files: dict[str, str | Iterable[str]] = dict(chip_files(chip_spec(chip)))
+    verilog = [path for path in files if path.endswith(".v")]
+    numbers = manifest(chip, verilog, images)
+    files["manifest.json"] = json.dumps(numbers, indent=1) + "\n"
+    width = chip.design.width
+    for tile in range(chip.design.tiles):
+        name = f"tile_{tile % width}_{tile // width}"
+        files[f"program/{name}.s"] = listing(chip, tile)
+        if images:
+            files[f"program/{name}.hex"] = program_image(chip, tile)
+            files[f"rom/{name}.hex"] = rom_image(chip, tile)
+    if chip.graph.tokenizer is not None:
+        files["tokenizer.json"] = chip.graph.tokenizer.to_json()
+    if images:
+        files |= testbench_files(_example(chip.graph))
+    return files | {"report.html": report_html(numbers)}
+
+
+def _example(graph: IntegerGraph) -> dict:
+    """A short request and the reference's answer, for the bench that goes with the chip."""
+    bos = graph.config.bos
+    prompt = [bos if bos is not None and bos < graph.config.vocab else 0]
+    tokens = Reference(graph).generate(prompt, EXAMPLE_TOKENS, eos=None)
+    return {"prompt_ids": prompt, "max_tokens": EXAMPLE_TOKENS, "expected": tokens}

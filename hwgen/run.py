@@ -1,0 +1,56 @@
+"""`hwgen sim`: run a prompt on the simulated chip, stream its text, keep the result with the build."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from hwgen.build_folder import read_manifest, write_text
+from hwgen.errors import HwgenError
+from hwgen.report import write_report
+from hwgen.simulate import simulate
+from hwgen.tokenizer import Tokenizer
+
+
+def run(build: Path, *, sim: str, prompt_ids: Callable[[Tokenizer | None], list[int]], max_tokens: int,
+        stream: Callable[[str], None] | None = None, on_stage=None, **disturbance) -> dict:
+    """Simulate and return the result, with `text` where the chip's model has a tokenizer.
+
+    `prompt_ids` makes the ids with the build's tokenizer; `stream` gets the prompt and every piece of text as it
+    appears. The result is also kept in BUILD/sim.json and shown in BUILD/report.html.
+    """
+    build = Path(build)
+    manifest = read_manifest(build)
+    if not manifest["images"]:
+        raise HwgenError(f"BUILD must have its ROM images, not {str(build)!r}, which was generated with --no-images")
+    tokenizer = _tokenizer(build)
+    ids = prompt_ids(tokenizer)
+    pieces = _Pieces(tokenizer, ids, stream)
+    result = simulate(build, sim=sim, prompt_ids=ids, max_tokens=max_tokens, eos=manifest["eos"],
+                      on_token=pieces.token, on_stage=on_stage, **disturbance)
+    pieces.end()
+    result = {"sim": sim, "prompt_ids": ids, **result,
+              "text": None if tokenizer is None else tokenizer.decode(result["tokens"])}
+    write_text(build / "sim.json", json.dumps(result, indent=1) + "\n")
+    write_report(build)
+    return result
+
+
+def _tokenizer(build: Path) -> Tokenizer | None:
+    path = build / "tokenizer.json"
+    return Tokenizer.from_json(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+class _Pieces:
+    """Text as tokens come, or the ids where there is no tokenizer."""
+
+    def __init__(self, tokenizer, ids, stream):
+        self.show = stream or (lambda piece: None)
+        self.text = None if tokenizer is None else tokenizer.stream(ids)
+        self.show(" ".join(map(str, ids)) + " |" if tokenizer is None else tokenizer.decode(ids))
+
+    def token(self, token: int):
+        self.show(f" {token}" if self.text is None else self.text.push(token))
+
+    def end(self):
+        if self.text is not None:
+            self.show(self.text.flush())
