@@ -1,0 +1,86 @@
+"""`hwgen sim`: a generated chip in Verilator or Icarus, driven only through its AXI ports."""
+
+import json
+from pathlib import Path
+
+from hwgen.errors import HwgenError
+
+
+def simulate(build: Path, *, sim: str, prompt_ids, max_tokens: int, eos: int | None = None, mode: str = "tokens",
+             start_pos: int = 0, on_token=None, on_stage=None, **disturbance) -> dict:
+    """Run the chip in folder `build` and return what it did.
+
+    Keys used of BUILD/manifest.json: top, files (Verilog, relative to BUILD, in order), width, height, context, vocab,
+    signature, registers, status_bits. The compiled chip stays in BUILD/sim/SIM.
+
+    Parameters
+    ----------
+    sim : "verilator" or "icarus".
+    prompt_ids, max_tokens, eos, mode, start_pos : the run, as the host port takes it (eos None: none).
+    on_token : called with each token as it leaves the chip.
+    on_stage : called with "compile" and "run" when these begin.
+    disturbance : further keys of a request, see `sim_tb.bench`.
+
+    Returns tokens, cycles (START to done), cycles_per_token (from the previous output beat, for the first from START),
+    tiles [{x, y, running, mac_busy, ...}], overflow, fault, err_range, err_busy, and in logits mode logits (one row
+    for each output). Raises HwgenError.
+    """
+    manifest = read_manifest(build)
+    _check(manifest, prompt_ids, max_tokens, mode, start_pos)
+    simulators = _simulators()
+    request = {"prompt_ids": list(prompt_ids), "max_tokens": max_tokens, "mode": mode, "start_pos": start_pos}
+    request |= disturbance | ({} if eos is None else {"eos": eos})
+    logits, result = [], {}
+
+    def report(line):
+        if "result" in line:
+            result.update(line["result"])
+        else:
+            if "logits" in line:
+                logits.append(line["logits"])
+            if on_token:
+                on_token(line["token"])
+
+    stage = on_stage or (lambda name: None)
+    try:
+        stage("compile")
+        compiled = simulators.compile_chip(build, sim)
+        stage("run")
+        simulators.run_bench(build, sim, compiled, request, report)
+    except simulators.SimulatorError as error:
+        raise HwgenError(str(error)) from error
+    except OSError as error:
+        raise HwgenError(f"Folder {str(build)!r} must be readable and writable, but: {error}") from error
+    return result | ({"logits": logits} if mode == "logits" else {})
+
+
+def read_manifest(build: Path) -> dict:
+    """manifest.json of a generated chip. Raises HwgenError if `build` is no such folder."""
+    try:
+        return json.loads((build / "manifest.json").read_text())
+    except FileNotFoundError as error:
+        raise HwgenError(f"Folder {str(build)!r} must be a chip made by `hwgen generate`, but has no manifest.json"
+                         ) from error
+    except (json.JSONDecodeError, UnicodeDecodeError, NotADirectoryError) as error:
+        raise HwgenError(f"File {str(build / 'manifest.json')!r} must be JSON, not damaged ({error})") from error
+
+
+def _check(manifest, prompt_ids, max_tokens, mode, start_pos):
+    vocab, context = manifest["vocab"], manifest["context"]
+    if mode not in ("tokens", "logits"):
+        raise HwgenError(f"Mode must be tokens or logits, not {mode!r}")
+    for token in prompt_ids:
+        if not 0 <= token < vocab:
+            raise HwgenError(f"Token id must be 0 to {vocab - 1}, not {token}")
+    if not 1 <= len(prompt_ids) <= context - start_pos:
+        raise HwgenError(f"Prompt must be 1 to {context - start_pos} tokens long, not {len(prompt_ids)}")
+    if max_tokens < 1:
+        raise HwgenError(f"Number of new tokens must be at least 1, not {max_tokens}")
+
+
+def _simulators():
+    try:
+        from sim_tb import simulators
+    except ImportError as error:
+        raise HwgenError(f"Simulation must have its packages (pip install 'hwgen[sim]'), but: {error}") from error
+    return simulators

