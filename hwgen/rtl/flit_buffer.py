@@ -1,6 +1,6 @@
 """Input buffer of a link."""
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -55,8 +55,7 @@ class FlitBuffer(wiring.Component):
 
 def one_hot_mux(select, choices):
     """The choice whose bit of `select` is set, the OR of several, 0 for none."""
-    width = max(len(choice) for choice in choices)
-    terms = [bit.replicate(width) & choice for bit, choice in zip(select, choices, strict=True)]
+    terms = [Mux(bit, choice, 0) for bit, choice in zip(select, choices, strict=True)]
     while len(terms) > 1:
         terms = [terms[i] | terms[i + 1] if i + 1 < len(terms) else terms[i] for i in range(0, len(terms), 2)]
     return terms[0]

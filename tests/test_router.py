@@ -1,0 +1,226 @@
+# amaranth: UnusedElaboratable=no
+"""The router in meshes of real routers: timing, integrity and order of packets, freedom from deadlock."""
+
+import random
+
+import pytest
+from router_mesh import HOST, End, bench
+
+from hwgen.rtl.packet import routing_fields
+from hwgen.rtl.router import Router
+
+
+class Traffic:
+    """Packets for a mesh and what must arrive where. A tag above the routing fields names each packet."""
+
+    def __init__(self, *, width, height, flit_bits=64, buffer_flits=4, multicast=True, seed=0, **pattern):
+        self.width, self.height, self.depth, self.flit_bits = width, height, buffer_flits, flit_bits
+        self.bench = bench(
+            width=width, height=height, flit_bits=flit_bits, buffer_flits=buffer_flits, multicast=multicast
+        )
+        self.mesh = self.bench.mesh
+        self.chance = random.Random(seed)
+        self.ends = {end: End(buffer_flits, self.chance, **pattern) for end in self.mesh.ends}
+        self.fields = routing_fields(width=width, height=height, buffer_flits=buffer_flits)
+        self.tag_at = sum(bits for _, bits in self.fields.values())
+        self.packets, self.expected, self.order = [], dict.fromkeys(self.mesh.ends, 0), {}
+
+    def add(self, source, rectangle, flits):
+        """Queue a packet of `flits` flits from an end to (x0, y0, x1, y1), or to HOST."""
+        x0, y0, x1, y1 = (0, 0, 0, 0) if rectangle == HOST else rectangle
+        several = (x0, y0) != (x1, y1)
+        values = {"x0": x0, "x1": x1, "y0": y0, "y1": y1, "host": int(rectangle == HOST),
+                  "flits": flits - 1 if several else 0}
+        head = len(self.packets) << self.tag_at
+        head |= sum(values[name] << at for name, (at, _) in self.fields.items())
+        assert head < 1 << self.flit_bits
+        body = [head, *(self.chance.getrandbits(self.flit_bits) for _ in range(flits - 1))]
+        targets = [HOST] if rectangle == HOST else [(x, y) for y in range(y0, y1 + 1) for x in range(x0, x1 + 1)]
+        self.packets.append((source, set(targets), body))
+        for target in targets:
+            self.expected[target] += flits
+        self.ends[source].queue.extend((flit, int(i == flits - 1)) for i, flit in enumerate(body))
+
+    def run(self, cycles):
+        """Run until all has arrived, check every packet, and return the cycles used."""
+        used = self.bench.run(self.ends, cycles=cycles, until=self.arrived)
+        left = {end: self.expected[end] - len(self.ends[end].got) for end in self.ends}
+        assert not any(left.values()), f"flits missing after {cycles} cycles: {left}"
+        for end, state in self.ends.items():
+            self._check(end, state.got)
+        return used
+
+    def arrived(self):
+        return all(len(self.ends[end].got) >= count for end, count in self.expected.items())
+
+    def _check(self, end, got):
+        newest, body = {}, []
+        for _, flit, last in got:
+            body.append(flit)
+            if not last:
+                continue
+            tag = body[0] >> self.tag_at
+            source, targets, sent = self.packets[tag]
+            assert body == sent, f"packet {tag} from {source} arrived broken at {end}"
+            assert end in targets, f"packet {tag} came to {end}, not {targets}"
+            assert newest.get(source, -1) < tag, f"packet {tag} from {source} came twice or late at {end}"
+            newest[source], body = tag, []
+        assert not body, f"the last packet at {end} has no end"
+
+    def add_random(self, packets, *, longest, several):
+        """Queue packets between random ends; `several` is the share of multicasts."""
+        for _ in range(packets):
+            source = self.chance.choice(list(self.ends))
+            if self.chance.random() < several:
+                x0, x1 = sorted(self.chance.randrange(self.width) for _ in range(2))
+                y0, y1 = sorted(self.chance.randrange(self.height) for _ in range(2))
+                size = self.depth if (x0, y0) != (x1, y1) else longest
+                self.add(source, (x0, y0, x1, y1), self.chance.randint(1, size))
+            elif source != HOST and self.chance.random() < 0.1:
+                self.add(source, HOST, self.chance.randint(1, longest))
+            else:
+                x, y = self.chance.randrange(self.width), self.chance.randrange(self.height)
+                self.add(source, (x, y, x, y), self.chance.randint(1, longest))
+
+
+@pytest.mark.parametrize("multicast", [False, True])
+def test_one_cycle_per_hop(multicast):
+    for source, target, hops in [((0, 0), (3, 1), 5), ((3, 1), (0, 0), 5), ((1, 0), (1, 0), 1), ((3, 1), HOST, 5),
+                                 (HOST, (3, 0), 4), ((2, 0), (2, 1), 2), ((2, 1), (2, 0), 2)]:
+        traffic = Traffic(width=4, height=2, multicast=multicast)
+        traffic.add(source, target if target == HOST else (*target, *target), 6)
+        traffic.run(40)
+        first = traffic.ends[source].sent[0][0]
+        assert [cycle for cycle, _, _ in traffic.ends[target].got] == [first + hops + i for i in range(6)]
+
+
+def test_multicast_reaches_every_node_after_one_cycle_per_hop():
+    traffic = Traffic(width=3, height=3)
+    traffic.add((1, 1), (0, 0, 2, 2), 4)
+    traffic.run(40)
+    for (x, y) in traffic.mesh.routers:
+        assert traffic.ends[x, y].got[0][0] == 1 + abs(x - 1) + abs(y - 1)
+
+
+@pytest.mark.parametrize("multicast", [False, True])
+@pytest.mark.parametrize("depth", [2, 4])
+@pytest.mark.parametrize("flits", [1, 2, 5])
+def test_no_bubble_between_packets_of_one_source(multicast, depth, flits):
+    traffic = Traffic(width=3, height=2, multicast=multicast, buffer_flits=depth)
+    for _ in range(12):
+        traffic.add((0, 0), (2, 1, 2, 1), flits)
+    traffic.run(200)
+    cycles = [cycle for cycle, _, _ in traffic.ends[2, 1].got]
+    assert cycles == list(range(cycles[0], cycles[0] + 12 * flits))
+
+
+@pytest.mark.parametrize("multicast", [False, True])
+@pytest.mark.parametrize("flits", [(1, 1), (3, 1), (3, 2), (1, 4)])
+def test_no_bubble_between_packets_of_different_inputs(multicast, flits):
+    """From west, north and south to one local port: a tail is followed at once by the next packet's head."""
+    traffic = Traffic(width=2, height=3, multicast=multicast)
+    for _ in range(10):
+        for source, size in zip([(0, 1), (1, 0), (1, 2)], [*flits, 1], strict=True):
+            traffic.add(source, (1, 1, 1, 1), size)
+    traffic.run(200)
+    cycles = [cycle for cycle, _, _ in traffic.ends[1, 1].got]
+    assert cycles == list(range(cycles[0], cycles[0] + len(cycles)))
+
+
+def test_inputs_are_served_in_turn():
+    traffic = Traffic(width=2, height=3)
+    sources = [(0, 1), (1, 0), (1, 2), (1, 1)]
+    for _ in range(10):
+        for source in sources:
+            traffic.add(source, (1, 1, 1, 1), 2)
+    traffic.run(200)
+    order = [traffic.packets[flit >> traffic.tag_at][0] for _, flit, last in traffic.ends[1, 1].got if not last]
+    assert all(set(order[i:i + 4]) == set(sources) for i in range(4, 32))
+
+
+def test_disjoint_paths_do_not_disturb_each_other():
+    traffic = Traffic(width=3, height=3)
+    for _ in range(8):
+        traffic.add((0, 1), (2, 1, 2, 1), 3)
+        traffic.add((2, 1), (0, 1, 0, 1), 3)
+        traffic.add((1, 0), (1, 2, 1, 2), 3)
+        traffic.add((1, 2), (1, 0, 1, 0), 3)
+        traffic.add((1, 1), (1, 1, 1, 1), 3)
+    traffic.run(100)
+    for end in [(2, 1), (0, 1), (1, 2), (1, 0), (1, 1)]:
+        cycles = [cycle for cycle, _, _ in traffic.ends[end].got]
+        assert cycles == list(range(cycles[0], cycles[0] + 24))
+
+
+def test_multicast_waits_for_room_and_holds_nothing_meanwhile():
+    """While the fork's north branch is blocked, packets to its other branches still pass."""
+    traffic = Traffic(width=1, height=3)
+    traffic.ends[0, 0].take = 0.0
+    for _ in range(4):
+        traffic.add((0, 1), (0, 0, 0, 0), 2)
+    traffic.add((0, 1), (0, 0, 0, 2), 3)
+    for _ in range(20):
+        traffic.add((0, 2), (0, 1, 0, 1), 2)
+    for end in traffic.ends.values():
+        end.spell = 50
+    traffic.bench.run(traffic.ends, cycles=100)
+    assert len(traffic.ends[0, 1].got) == 40 and not traffic.ends[0, 2].got
+    assert len(traffic.ends[0, 0].got) == 4
+
+
+@pytest.mark.parametrize("width, height, depth", [(2, 2, 2), (4, 4, 2), (3, 2, 3), (1, 5, 2), (2, 2, 5)])
+def test_all_nodes_multicast_to_all(width, height, depth):
+    """Longest packets, smallest buffers: forks that took their outputs one by one would deadlock here."""
+    traffic = Traffic(width=width, height=height, buffer_flits=depth, flit_bits=32)
+    rounds = 2 if width * height > 9 else 6
+    for _ in range(rounds):
+        for end in traffic.ends:
+            traffic.add(end, (0, 0, width - 1, height - 1), depth)
+    used = traffic.run(4000)
+    assert used < 5 * rounds * depth * len(traffic.ends)
+
+
+PATTERNS = {
+    "full speed": {}, "idle sources": {"send": 0.2}, "slow sinks": {"take": 0.25},
+    "spells": {"send": 0.5, "take": 0.5, "spell": 9},
+}
+RANDOM = [
+    (2, 2, 64, 4, "full speed"), (2, 2, 32, 2, "slow sinks"), (2, 2, 256, 16, "spells"), (3, 2, 32, 3, "full speed"),
+    (3, 2, 128, 2, "idle sources"), (3, 2, 64, 5, "spells"), (1, 5, 64, 2, "full speed"), (1, 5, 128, 7, "slow sinks"),
+    (5, 1, 32, 4, "spells"), (4, 4, 64, 2, "full speed"), (4, 4, 256, 4, "spells"), (1, 1, 32, 2, "spells"),
+]
+
+
+@pytest.mark.parametrize("width, height, flit_bits, depth, pattern", RANDOM)
+def test_random_traffic_arrives_whole_and_in_order(width, height, flit_bits, depth, pattern):
+    traffic = Traffic(width=width, height=height, flit_bits=flit_bits, buffer_flits=depth, seed=depth,
+                      **PATTERNS[pattern])
+    traffic.add_random(25 * len(traffic.ends), longest=9, several=0.3)
+    traffic.run(8000)
+
+
+@pytest.mark.parametrize("width, height, depth, pattern", [(3, 3, 2, "spells"), (2, 2, 4, "full speed")])
+def test_random_unicast_without_multicast_hardware(width, height, depth, pattern):
+    traffic = Traffic(width=width, height=height, buffer_flits=depth, multicast=False, seed=depth, **PATTERNS[pattern])
+    traffic.add_random(25 * len(traffic.ends), longest=17, several=0)
+    traffic.run(8000)
+
+
+@pytest.mark.parametrize("width, height", [(1, 1), (1, 3), (64, 64)])
+def test_coordinates_have_the_width_of_the_mesh(width, height):
+    router = Router(width=width, height=height, flit_bits=32, buffer_flits=2, multicast=True)
+    assert len(router.my_x) == max(1, (width - 1).bit_length())
+    assert len(router.my_y) == max(1, (height - 1).bit_length())
+
+
+@pytest.mark.parametrize("change, message", [
+    ({"flit_bits": 48}, "Flit width must be 32, 64, 128 or 256, not 48"),
+    ({"buffer_flits": 1}, "Buffer depth must be 2 to 16 flits, not 1"),
+    ({"buffer_flits": 17}, "Buffer depth must be 2 to 16 flits, not 17"),
+    ({"width": 65}, "Mesh width must be 1 to 64, not 65"),
+    ({"height": 0}, "Mesh height must be 1 to 64, not 0"),
+])
+def test_refuses_bad_parameters(change, message):
+    good = {"width": 2, "height": 2, "flit_bits": 64, "buffer_flits": 4, "multicast": True}
+    with pytest.raises(ValueError, match=f"^{message}$"):
+        Router(**(good | change))
