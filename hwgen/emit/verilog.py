@@ -1,6 +1,9 @@
 """Amaranth components as plain Verilog-2005, one file per distinct module."""
 
+import gc
 import inspect
+import multiprocessing
+import os
 import re
 import subprocess
 import sys
@@ -8,7 +11,7 @@ import tempfile
 from pathlib import Path
 
 from amaranth.back import rtlil
-from amaranth.hdl import ClockSignal, Instance, ResetSignal, Value
+from amaranth.hdl import ClockSignal, Elaboratable, Fragment, Instance, ResetSignal, Value
 from amaranth.lib.wiring import In
 
 HEADER = "// Plain Verilog-2005. Registers have no initial value: hold rst high for one clock edge first.\n"
@@ -72,11 +75,10 @@ class Library:
     def __init__(self, components):
         self._waiting = dict(components)
         self.modules = {}
-        """Module name -> RTLIL text."""
+        """Module name -> elaborated component, of all components and the parts they place."""
         while self._waiting:
             name, component = self._waiting.popitem()
-            self.modules[name] = None
-            self.modules[name] = rtlil.convert(component, name=name, platform=self, emit_src=False)
+            self.modules[name] = _Elaborated(component, Fragment.get(component, self))
 
     def place(self, component):
         """Instance of the module of `component`, which joins the library."""
@@ -86,13 +88,43 @@ class Library:
         return instance_of(component, name)
 
 
+class _Elaborated(Elaboratable):
+    """A component whose parts are known: its interface and its fragment."""
+
+    def __init__(self, component, fragment):
+        self.signature, self._component, self._fragment = component.signature, component, fragment
+        self._MustUse__used = True  # in a worker
+
+    def __getattr__(self, name):
+        return getattr(self._component, name)
+
+    def elaborate(self, platform):
+        return self._fragment
+
+
 def module_files(components):
     """Verilog of all `components` (module name -> Component) and of the parts they place: {"NAME.v": text}.
 
-    Same components, same bytes; the order and number of components do not matter.
+    Same components, same bytes; the order and number of components do not matter. Modules are converted in parallel.
     """
-    modules = Library(components).modules
-    return {f"{name}.v": _plain(_verilog(name, modules[name])) for name in sorted(modules)}
+    global _modules
+    _modules = Library(components).modules
+    try:
+        # forked, as components cannot be sent; the parts placed last are the largest
+        with multiprocessing.get_context("fork").Pool(min(len(_modules), os.cpu_count())) as pool:
+            texts = dict(pool.imap_unordered(_convert, reversed(_modules)))
+    finally:
+        _modules = {}
+    return {f"{name}.v": texts[name] for name in sorted(texts)}
+
+
+_modules = {}
+"""What forked workers convert."""
+
+
+def _convert(name):
+    gc.disable()
+    return name, _plain(_verilog(name, rtlil.convert(_modules[name], name=name, emit_src=False)))
 
 
 def _verilog(name, module):
