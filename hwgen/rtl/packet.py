@@ -25,6 +25,21 @@ def check_buffer_flits(buffer_flits: int) -> None:
         raise ValueError(f"Buffer depth must be 2 to 16 flits, not {buffer_flits!r}")
 
 
+def check_lanes(lanes: int) -> None:
+    """Raise ValueError unless a row of vector memory may have this many words."""
+    if lanes not in (1, 2, 4, 8, 16):
+        raise ValueError(f"Lanes must be 1, 2, 4, 8 or 16, not {lanes!r}")
+
+
+def row_bits(lanes: int, address_bits: int) -> int:
+    """Bits of a row's address in vector memory. Raises ValueError if there is not even one row's worth."""
+    check_lanes(lanes)
+    least = lanes.bit_length()
+    if address_bits < least:
+        raise ValueError(f"Address width must be at least {least} bits with {lanes} lanes, not {address_bits!r}")
+    return address_bits - least + 1
+
+
 def check_mesh(width: int, height: int) -> None:
     """Raise ValueError unless a mesh may have this many columns and rows."""
     for name, value in (("width", width), ("height", height)):
