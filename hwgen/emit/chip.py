@@ -113,13 +113,12 @@ class ChipSpec:
         return f"program/tile_{x}_{y}.hex"
 
 
-def tile_component(spec: ChipSpec, kind: TileKind) -> Tile:
-    """The tile core of a class."""
+def tile_component(kind: TileKind, **network) -> Tile:
+    """The tile core of a class in a network (the parameters of `PacketFormat`)."""
     return Tile(
-        fetch=kind.fetch, stations=kind.stations, vlen=kind.vlen, lanes=kind.lanes, flit_bits=spec.flit_bits,
-        width=spec.width, height=spec.height, buffer_flits=spec.buffer_flits, multicast=spec.multicast,
-        address_bits=spec.address_bits, rom_address_bits=kind.rom_address, imem_address_bits=kind.imem_address,
-        vmem_address_bits=kind.vmem_address, x_address_bits=kind.xmem_address, kv_address_bits=kind.kvmem_address,
+        fetch=kind.fetch, stations=kind.stations, vlen=kind.vlen, lanes=kind.lanes,
+        rom_address_bits=kind.rom_address, imem_address_bits=kind.imem_address, vmem_address_bits=kind.vmem_address,
+        x_address_bits=kind.xmem_address, kv_address_bits=kind.kvmem_address, **network,
     )
 
 
@@ -129,18 +128,19 @@ def components(spec: ChipSpec) -> dict:
         "width": spec.width, "height": spec.height, "flit_bits": spec.flit_bits, "buffer_flits": spec.buffer_flits,
         "multicast": spec.multicast,
     }
+    addressed = network | {"address_bits": spec.address_bits}
     host = HostPort(
-        **network, address_bits=spec.address_bits, context=spec.context, vocab=spec.vocab, signature=spec.signature,
+        **addressed, context=spec.context, vocab=spec.vocab, signature=spec.signature,
         grant_order=spec.grant_order, grant_address=spec.grant_address,
     )
-    tiles = {f"tile_{kind.name}": tile_component(spec, kind) for kind in spec.kinds}
+    tiles = {f"tile_{kind.name}": tile_component(kind, **addressed) for kind in spec.kinds}
     return {"router": Router(**network), "host_port": host, **tiles}
 
 
 def chip_files(spec: ChipSpec) -> dict[str, str]:
     """All Verilog of a chip, its file list and its lint waivers: {path: text}."""
-    modules = module_files(components(spec))
-    modules |= {"rom.v": render("rom.v.j2"), "sram.v": render("sram.v.j2")}
+    amaranth = module_files(components(spec))
+    modules = amaranth | {"rom.v": render("rom.v.j2"), "sram.v": render("sram.v.j2")}
     network = {
         "flit_bits": spec.flit_bits, "x_bits": address_bits(spec.width), "y_bits": address_bits(spec.height),
         "sides": SIDES,
@@ -149,7 +149,12 @@ def chip_files(spec: ChipSpec) -> dict[str, str]:
     files = {f"rtl/{name}": modules[name] for name in sorted(modules)}
     files["rtl/chip.v"] = chip_text(spec)
     file_list = "".join(f"{path}\n" for path in files)
-    return {**files, "filelist.f": file_list, "lint.vlt": render("lint.vlt.j2")}
+    return {**files, "filelist.f": file_list, "lint.vlt": lint_waivers(amaranth, chip=True)}
+
+
+def lint_waivers(amaranth, chip: bool = False) -> str:
+    """Verilator's configuration file for files that Amaranth wrote, and for the top."""
+    return render("lint.vlt.j2", amaranth=sorted(amaranth), chip=chip)
 
 
 def chip_text(spec: ChipSpec) -> str:

@@ -46,14 +46,14 @@ _NEEDLESS_ESCAPE = re.compile(r"\\([A-Za-z_]\w*\$[\w$]*) ")
 
 
 def module_name(component):
-    """Name of a component's module: its class and configuration, e.g. `matrix_unit_vlen32_rom12_kv8_x7`.
+    """Name of a component's module: its class and configuration, e.g. `vector_unit_lanes4_vlen32`.
 
-    Every constructor parameter is an attribute of the component with the same name.
+    The configuration is what the component keeps of its constructor's parameters.
     """
     kind = re.sub(r"(?<!^)(?=[A-Z])", "_", type(component).__name__).lower()
     values = []
     for key in inspect.signature(type(component).__init__).parameters:
-        if key != "self":
+        if hasattr(component, key):
             short = key.removesuffix("_bits").removesuffix("_address")
             values.append(f"{short}{int(getattr(component, key))}")
     return "_".join([kind, *values])
@@ -73,7 +73,7 @@ class Library:
     """Amaranth platform under which a component places its parts by name, so that each is emitted once."""
 
     def __init__(self, components):
-        self._waiting = dict(components)
+        self._waiting, self._placed = dict(components), {}
         self.modules = {}
         """Module name -> elaborated component, of all components and the parts they place."""
         while self._waiting:
@@ -83,7 +83,10 @@ class Library:
     def place(self, component):
         """Instance of the module of `component`, which joins the library."""
         name = module_name(component)
-        if name not in self.modules and name not in self._waiting:
+        same = self._placed.setdefault(name, component)
+        if same.signature != component.signature:
+            raise RuntimeError(f"Module {name} stands for two components with different ports")
+        if same is component:
             self._waiting[name] = component
         return instance_of(component, name)
 

@@ -1,0 +1,103 @@
+"""One component alone, as `hwgen rtl` writes it: its knobs in, its Verilog out."""
+
+import difflib
+
+from hwgen.design import CHIP_RULES, TILE_RULES, Design, TileClass, check_knob
+from hwgen.emit.chip import TileKind, address_bits, lint_waivers, tile_component
+from hwgen.emit.templates import render
+from hwgen.emit.verilog import module_files
+from hwgen.errors import HwgenError
+from hwgen.rtl.matrix_unit import MatrixUnit
+from hwgen.rtl.router import Router
+from hwgen.rtl.vector_unit import VectorUnit
+
+_NETWORK = ("width", "height", "flit_bits", "virtual_channels", "buffer_flits", "routing", "multicast")
+KNOBS = {
+    "router": _NETWORK,
+    "tile": ("fetch", "stations", "vlen", "lanes", "dmem_kib", "imem_kib", "wmem_kib", *_NETWORK),
+    "matrix-unit": ("vlen",),
+    "vector-unit": ("lanes", "vlen"),
+    "rom": ("vlen", "wmem_kib"),
+}
+"""Component -> knobs that change its Verilog."""
+_RULES = CHIP_RULES | TILE_RULES
+_DEFAULTS = {
+    **{key: getattr(Design(4, 4), key) for key in _NETWORK},
+    **{key: getattr(TileClass("tile"), key) for key in ("fetch", "stations", "vlen", "lanes")},
+    # `auto` has no model to fit here
+    "dmem_kib": 64, "imem_kib": 32, "wmem_kib": 128,
+}
+_ADDRESS_BITS = 12
+
+
+def component_files(kind: str, settings: dict) -> dict[str, str]:
+    """Verilog of one component with its file list and waivers: {path: text}; its top module is `kind` with underscores.
+
+    `settings` gives knobs of the design file (text as on the command line, or values); others have the design file's
+    defaults. Raises HwgenError for an unknown component, knob or value.
+    """
+    if kind not in KNOBS:
+        raise HwgenError(f"component must be {', '.join(KNOBS)}, not {kind!r}{_nearest(kind, KNOBS)}")
+    knobs = {key: _DEFAULTS[key] for key in KNOBS[kind]}
+    for key, text in settings.items():
+        if key not in knobs:
+            raise HwgenError(f"{kind} setting must be {', '.join(knobs)}, not {key!r}{_nearest(key, knobs)}")
+        value = _value(text)
+        check_knob(_RULES, key, value)
+        if value != "auto":
+            knobs[key] = value
+    try:
+        files = _rom(knobs) if kind == "rom" else module_files({kind.replace("-", "_"): _component(kind, knobs)})
+    except ValueError as error:
+        raise HwgenError(str(error)) from None
+    file_list = "".join(f"{name}\n" for name in files)
+    return {**files, "filelist.f": file_list, "lint.vlt": lint_waivers([] if kind == "rom" else list(files))}
+
+
+def _component(kind, knobs):
+    network = {key: value for key, value in knobs.items() if key in _NETWORK[:3] + ("buffer_flits", "multicast")}
+    if kind == "router":
+        return Router(**network)
+    if kind == "matrix-unit":
+        return MatrixUnit(**knobs)
+    if kind == "vector-unit":
+        return VectorUnit(**knobs)
+    return tile_component(_kind(knobs), address_bits=_ADDRESS_BITS, **network)
+
+
+def _kind(knobs):
+    """A tile class with the capacities of the knobs: half of the data memory for vectors, a sixteenth for operands."""
+    tile = {key: knobs[key] for key in ("fetch", "stations", "vlen", "lanes")}
+    word = TileKind("tile", **tile, imem_words=1, vmem_rows=1, xmem_words=1, kvmem_words=1, rom_words=1).word_width // 8
+    data, program, weights = (int(knobs[f"{memory}_kib"] * 1024) for memory in ("dmem", "imem", "wmem"))
+    row = 4 * knobs["lanes"]
+    return TileKind(
+        "tile", **tile, imem_words=max(1, program // (16 * knobs["fetch"])),
+        vmem_rows=min(max(1, data // 2 // row), (1 << 16) // knobs["lanes"]), xmem_words=max(1, data // 16 // word),
+        kvmem_words=max(1, data * 7 // 16 // word), rom_words=max(1, weights // word),
+    )
+
+
+def _rom(knobs):
+    kind = _kind(_DEFAULTS | knobs)
+    shape = {"width": kind.word_width, "depth": kind.rom_words, "address": address_bits(kind.rom_words)}
+    return {"rom.v": render("rom.v.j2", **shape)}
+
+
+def _value(text):
+    """The value that a YAML file would have for this text."""
+    if not isinstance(text, str):
+        return text
+    if text in ("true", "false"):
+        return text == "true"
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            pass
+    return text
+
+
+def _nearest(word, valid):
+    close = difflib.get_close_matches(word, valid, 1, 0)
+    return f" (did you mean {close[0]}?)" if close else ""
