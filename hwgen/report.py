@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from hwgen.bound import run_bounds
+from hwgen.bound import MatrixBound
 from hwgen.build_folder import read_manifest, read_result, write_text
 from hwgen.compiler.words import word_bytes
 from hwgen.figures import tile_lanes, token_bars
@@ -97,7 +97,7 @@ def _metrics(tiles, run) -> list[dict]:
 def _run(manifest, sim) -> dict:
     """The last simulation: speed, distance from the bound, where the cycles went."""
     cycles, prompt = sim["cycles_per_token"], len(sim["prompt_ids"])
-    bounds = run_bounds(manifest, prompt, len(cycles))
+    bounds = MatrixBound(manifest).run(prompt, len(cycles))
     steady = cycles[1:] or cycles
     labels = [f"token {i + 1}, position {prompt - 1 + i}" for i in range(len(cycles))]
     tiles = sorted(sim["tiles"], key=lambda tile: (tile["y"], tile["x"]))
@@ -139,5 +139,7 @@ def _synthesis(synth) -> dict | None:
     key = "area" if synth["liberty"] else "cells"
     modules = [m | {"whole": m["instances"] * (m[key] or 0)} for m in synth["modules"]]
     whole = sum(m["whole"] for m in modules) or 1
-    return {"liberty": synth["liberty"], "chip": modules[-1],
-            "modules": [m | {"percent": 100 * m["whole"] / whole} for m in modules]}
+    chip = modules[-1]
+    shown = modules if chip["kind"] == "logic" else modules[:-1]
+    return {"liberty": synth["liberty"], "chip": chip,
+            "modules": [m | {"percent": 100 * m["whole"] / whole} for m in shown]}

@@ -29,12 +29,13 @@ LOAD_FF = 30
 
 
 def synthesise(build: Path, liberty: Path | None = None) -> list[dict]:
-    """Synthesise all modules of `build`, write synth.json and update report.html; one entry per module, top last.
+    """Synthesise all modules of `build`, write synth.json and update report.html; one entry per module.
 
     Entry: `module`; `kind` logic (has cells of its own), composition (only instances) or memory (black box);
     `instances` in the chip; `parts` (module -> instances in one of it); `by_type`, `cells`, `flip_flops` of its own;
-    `all_cells` with its parts, memories not included; `area` (um2, own), `all_area`, `kge` (all, in 1000 NAND2) and
-    `path_ps` (own logic), None without a Liberty. Raises HwgenError for a folder or a Liberty that Yosys cannot read.
+    `all_cells`, `all_flip_flops` with its parts, memories not included; `area` (um2, own), `all_area`, `kge` (all, in
+    1000 NAND2) and `path_ps` (own logic), None without a Liberty or logic of its own. The last entry is the chip.
+    Raises HwgenError for a folder or a Liberty that Yosys cannot read.
     """
     build = Path(build)
     files = _module_files(build)
@@ -135,9 +136,10 @@ def _entries(counts, mapped, library: Liberty | None) -> list[dict]:
     for module in sorted(instances, key=lambda name: (name in counts, name == "chip", name)):
         kind = "memory" if module not in counts else "logic" if module in mapped else "composition"
         entry = {"module": module, "kind": kind, "instances": instances[module], "parts": {},
-                 **mapped.get(module, nothing), "all_cells": 0, "all_area": None, "kge": None}
+                 **mapped.get(module, nothing), "all_cells": 0, "all_flip_flops": 0, "all_area": None, "kge": None}
         if kind != "memory":
-            entry |= {"parts": _parts(counts, module), "all_cells": total(module, "cells")}
+            entry |= {"parts": _parts(counts, module), "all_cells": total(module, "cells"),
+                      "all_flip_flops": total(module, "flip_flops")}
         if kind != "memory" and library:
             area = total(module, "area")
             entry |= {"all_area": area, "kge": area / library.gate_area / 1000}
@@ -160,22 +162,34 @@ def _instances(counts) -> dict[str, int]:
     return found
 
 
+def area_text(area: float) -> str:
+    """An area in whole units; four digits where it is small, as with cells of a few nanometres."""
+    return f"{area:,.0f}" if area >= 1000 else f"{area:.4g}"
+
+
 def as_table(modules: list[dict]) -> Table:
-    """The modules as a table for the terminal."""
-    mapped = any(entry["area"] is not None for entry in modules)
+    """The modules as a table for the terminal; the last line is the whole chip."""
+    mapped = modules[-1]["all_area"] is not None
     table = Table(title="Modules" if mapped else "Modules, in generic gates")
     table.add_column("module")
     columns = ["instances", "cells", "flip-flops", "cells with parts"]
     for name in columns + (["area um2", "kGE with parts", "path ns"] if mapped else []):
         table.add_column(name, justify="right")
-    for entry in modules:
+    chip = modules[-1]
+    for entry in modules if chip["kind"] == "logic" else modules[:-1]:
         row = [entry["module"], f"{entry['instances']:,}"]
         if entry["kind"] == "memory":
             table.add_row(*row, "black box")
             continue
-        row += [f"{entry['cells']:,}", f"{entry['flip_flops']:,}", f"{entry['all_cells']:,}"]
+        logic = entry["kind"] == "logic"
+        row += [f"{entry['cells']:,}" if logic else "", f"{entry['flip_flops']:,}" if logic else "",
+                f"{entry['all_cells']:,}"]
         if mapped:
             path = entry["path_ps"]
-            row += [f"{entry['area']:,.0f}", f"{entry['kge']:,.1f}", f"{path / 1000:.2f}" if path else ""]
-        table.add_row(*row, end_section=entry["module"] == modules[-1]["module"])
+            row += [area_text(entry['area']) if logic else "", f"{entry['kge']:,.1f}",
+                    f"{path / 1000:.2f}" if path else ""]
+        table.add_row(*row)
+    table.add_section()
+    row = ["whole chip", "", f"{chip['all_cells']:,}", f"{chip['all_flip_flops']:,}", f"{chip['all_cells']:,}"]
+    table.add_row(*row, *([area_text(chip['all_area']), f"{chip['kge']:,.1f}", ""] if mapped else []))
     return table
