@@ -10,7 +10,7 @@ def listing(folder):
 
 def test_writes_all_kinds_of_contents(tmp_path):
     target = tmp_path / "a" / "b"
-    write_folder(target, {"x.txt": "é\n", "sub/y.bin": b"\0\1", "sub/z.bin": (bytes([i]) for i in range(3))})
+    write_folder(target, {"x.txt": "é\n", "sub/y.bin": b"\0\1", "sub/z.bin": iter([b"\0", "\1", b"\2"])})
     assert listing(target) == [MARKER, "sub/y.bin", "sub/z.bin", "x.txt"]
     assert (target / "x.txt").read_bytes() == "é\n".encode()
     assert (target / "sub/z.bin").read_bytes() == b"\0\1\2"

@@ -1,18 +1,10 @@
-"""Jinja2 templates, from the installed package or from a checkout."""
+"""Verilog from Jinja2 templates."""
 
 from functools import cache
-from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from hwgen.template_files import environment
 
-_PACKAGE = Path(__file__).parents[1]
-
-
-@cache
-def _environment():
-    # an installed package carries the folder inside; in a checkout it lies beside
-    folders = [_PACKAGE / "templates", _PACKAGE.parent / "templates"]
-    return Environment(loader=FileSystemLoader(folders), undefined=StrictUndefined, keep_trailing_newline=True)
+_environment = cache(environment)
 
 
 def render(template: str, **values) -> str:

@@ -12,8 +12,8 @@ from hwgen.errors import HwgenError
 MARKER = ".hwgen"
 """File in every folder that hwgen made; only such a folder may be overwritten."""
 
-Content = str | bytes | Iterable[bytes]
-"""Contents of a file; large ones come as pieces, so that they never lie in memory as a whole."""
+Content = str | bytes | Iterable[str | bytes]
+"""Contents of a file, text as UTF-8; large ones come as pieces, so that they never lie in memory as a whole."""
 
 
 def check_output(folder: Path, force: bool) -> None:
@@ -66,14 +66,9 @@ def write_files(folder: Path, files: Mapping[str, Content]) -> None:
     for path, content in files.items():
         target = Path(folder, path)
         target.parent.mkdir(parents=True, exist_ok=True)
-        if isinstance(content, str):
-            target.write_text(content, encoding="utf-8", newline="\n")
-        elif isinstance(content, bytes):
-            target.write_bytes(content)
-        else:
-            with open(target, "wb") as file:
-                for piece in content:
-                    file.write(piece)
+        with open(target, "wb") as file:
+            for piece in (content,) if isinstance(content, (str, bytes)) else content:
+                file.write(piece.encode() if isinstance(piece, str) else piece)
 
 
 def write_folder(folder: Path, files: Mapping[str, Content], force: bool = False) -> None:
