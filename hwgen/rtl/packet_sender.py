@@ -49,7 +49,8 @@ class PacketSender(wiring.Component):
             multicast=multicast,
         )
         self.lanes = lanes
-        self.row_bits = row_bits(lanes, address_bits)
+        # spans to be sent lie anywhere in vector memory, also beyond what messages can address
+        self.row_bits = row_bits(lanes, SendCommand.members["src"])
         super().__init__({
             "cmd": In(stream.Signature(SendCommand)),
             "r_en": Out(1), "r_addr": Out(self.row_bits), "r_ready": In(1), "r_data": In(32 * lanes),
@@ -72,11 +73,6 @@ class PacketSender(wiring.Component):
         address = Signal(packet.address_bits, reset_less=True)
         self._read_rows(m, reader, command)
         accept, begin, report_due = self._take_turns(m)
-        with m.If(begin):
-            m.d.sync += [command.eq(self.cmd.payload), reporting.eq(report_due)]
-            m.d.sync += self._first_values(report_due, several, remaining, last_words, address)
-            m.d.comb += reader.start.eq(~report_due)
-
         longest = Mux(several, max(1, packet.max_multicast_words // per_flit), MAX_UNICAST_FLITS) - 1
         left, final = Signal(range(MAX_UNICAST_FLITS)), Signal()
         m.d.comb += final.eq(remaining <= longest)
@@ -117,6 +113,10 @@ class PacketSender(wiring.Component):
                         m.next = "HEADER"
                     with m.If(accept & ~begin):
                         m.next = "IDLE"
+        with m.If(begin):
+            m.d.sync += [command.eq(self.cmd.payload), reporting.eq(report_due)]
+            m.d.sync += self._first_values(report_due, several, remaining, last_words, address)
+            m.d.comb += reader.start.eq(~report_due)
         return m
 
     def _read_rows(self, m, reader, command):
