@@ -1,0 +1,347 @@
+# amaranth: UnusedElaboratable=no
+"""Sender and receiver of a tile, alone and joined by a link, against a vector memory in Python."""
+
+import random
+
+import pytest
+from amaranth.hdl import Module
+from amaranth.sim import Simulator
+
+from hwgen.rtl.packet_receiver import PacketReceiver
+from hwgen.rtl.packet_sender import PacketSender
+
+SHAPE = {"width": 4, "height": 4, "flit_bits": 64, "lanes": 4, "address_bits": 10, "buffer_flits": 4,
+         "multicast": True}
+
+
+def command(src, n, dst, x0=0, y0=0, x1=None, y1=None, ctr=0, host=0, push=0):
+    return {"src": src, "n": n, "dst": dst, "x0": x0, "y0": y0, "x1": x0 if x1 is None else x1,
+            "y1": y0 if y1 is None else y1, "ctr": ctr, "host": host, "push": push}
+
+
+class Reader:
+    """Vector memory of a sender: row r of lane l holds word r * lanes + l of `words`; grants by chance."""
+
+    def __init__(self, sender, chance, grant):
+        self.sender, self.chance, self.grant = sender, chance, grant
+        size = 1 << sender.packet.address_bits
+        self.words = [chance.getrandbits(32) for _ in range(size)]
+        self.ready = False
+
+    def row(self, number):
+        lanes = self.sender.lanes
+        return sum(word << 32 * i for i, word in enumerate(self.words[number * lanes:(number + 1) * lanes]))
+
+    def before(self, ctx):
+        self.ready = self.chance.random() < self.grant
+        ctx.set(self.sender.r_ready, self.ready)
+
+    def after(self, ctx, r_en, r_addr):
+        """Only in the cycle after a granted read the row is there."""
+        garbage = self.chance.getrandbits(32 * self.sender.lanes)
+        ctx.set(self.sender.r_data, self.row(r_addr) if r_en and self.ready else garbage)
+
+
+def send(sender, commands, *, grant=1.0, take=1.0, seed=0, cycles=5000, expected, report_at=None, counters=0):
+    """Run the sender alone; return its flits as (cycle, data, last), the done pulses and the cycles stalled."""
+    chance, flits, done, stalled = random.Random(seed), [], [], []
+    reader = Reader(sender, chance, grant)
+
+    async def bench(ctx):
+        pending, held = list(commands), 0
+        ctx.set(sender.counters.as_value(), counters)
+        for cycle in range(cycles):
+            reader.before(ctx)
+            ctx.set(sender.cmd.valid, bool(pending))
+            if pending:
+                ctx.set(sender.cmd.payload, pending[0])
+            ctx.set(sender.report, cycle == report_at)
+            credit = held > 0 and chance.random() < take
+            held -= credit
+            ctx.set(sender.link.credit, credit)
+            link = sender.link
+            _, _, ready, r_en, r_addr, valid, data, last, push, stall, fault = await ctx.tick().sample(
+                sender.cmd.ready, sender.r_en, sender.r_addr, link.valid, link.data, link.last, sender.done,
+                sender.stalled, sender.fault)
+            reader.after(ctx, r_en, r_addr)
+            assert not fault
+            if ready and pending:
+                pending.pop(0)
+            if valid:
+                flits.append((cycle, data, last))
+                held += 1
+                assert held <= sender.packet.buffer_flits, "sent without a credit"
+            if push:
+                done.append((cycle, push))
+            if stall:
+                stalled.append(cycle)
+            if len(flits) == expected:
+                break
+        for _ in range(10):
+            ctx.set(sender.cmd.valid, 0)
+            _, _, valid, busy = await ctx.tick().sample(sender.link.valid, sender.busy)
+            assert not valid and not busy, "the sender goes on after the last flit"
+
+    simulator = Simulator(sender)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert len(flits) == expected, f"{len(flits)} flits came, not {expected}"
+    return reader, flits, done, stalled
+
+
+def split(form, flits):
+    packets, body = [], []
+    for _, data, last in flits:
+        body.append(data)
+        if last:
+            packets.append(body)
+            body = []
+    assert not body
+    return [(*form.words(packet), packet) for packet in packets]
+
+
+def flits_of(form, n, longest):
+    """Flits of a SEND of n words in packets of at most `longest` payload flits."""
+    payload = -(-n // form.words_per_flit)
+    return payload + -(-payload // longest) * form.header_flits
+
+
+@pytest.mark.parametrize("flit_bits, lanes, width, depth", [
+    (32, 1, 4, 2), (32, 4, 64, 4), (64, 4, 4, 4), (64, 2, 4, 2), (128, 2, 4, 3), (256, 1, 4, 4), (256, 16, 4, 16),
+    (32, 16, 4, 3),
+])
+def test_sender_splits_into_packets(flit_bits, lanes, width, depth):
+    shape = SHAPE | {"flit_bits": flit_bits, "lanes": lanes, "buffer_flits": depth, "width": width, "height": width}
+    sender = PacketSender(**shape)
+    form = sender.packet
+    multi = form.max_multicast_words // form.words_per_flit
+    chance = random.Random(3)
+    commands, expected = [], 0
+    for _ in range(12):
+        n = chance.choice([1, 2, 3, 7, 16, 33, 70])
+        several, host = chance.random() < 0.5, chance.random() < 0.2
+        far = {"x1": 3, "y1": 2} if several else {}
+        commands.append(command(chance.randrange(0, 256, lanes), n, chance.randrange(512) if not host else 1, 1, 2,
+                                **far, ctr=chance.randrange(14), host=int(host)))
+        expected += flits_of(form, n, multi if several and not host else 16)
+    reader, flits, _, _ = send(sender, commands, grant=0.7, take=0.6, expected=expected)
+    packets = iter(split(form, flits))
+    for cmd in commands:
+        several = cmd["x1"] != cmd["x0"] and not cmd["host"]
+        longest = form.max_multicast_words if several else form.max_unicast_words
+        for at in range(0, cmd["n"], longest):
+            fields, words, packet = next(packets)
+            assert words == reader.words[cmd["src"] + at:cmd["src"] + min(cmd["n"], at + longest)]
+            assert fields["host"] == cmd["host"] and fields["flits"] == (len(packet) - 1 if several else 0)
+            place = [fields[name] for name in ("x0", "y0", "x1", "y1")]
+            if cmd["host"]:
+                assert place == [0, 0, 0, 0] and fields["addr"] == 1 and fields["ctr"] == 0
+            else:
+                assert place == [cmd[name] for name in ("x0", "y0", "x1", "y1")]
+                assert fields["addr"] == cmd["dst"] + at and fields["ctr"] == cmd["ctr"]
+
+
+@pytest.mark.parametrize("flit_bits, lanes", [(32, 1), (32, 8), (64, 2), (64, 4), (256, 8), (256, 16)])
+def test_one_flit_a_cycle_from_first_to_last_command(flit_bits, lanes):
+    sender = PacketSender(**(SHAPE | {"flit_bits": flit_bits, "lanes": lanes}))
+    form = sender.packet
+    commands = [command(0, 50, 0), command(64, 40, 3, 0, 0, 2, 2), command(0, 3, 0), command(16, 1, 0)]
+    expected = sum(flits_of(form, c["n"], 3 if c["x1"] else 16) for c in commands)
+    _, flits, _, stalled = send(sender, commands, expected=expected)
+    cycles = [cycle for cycle, _, _ in flits]
+    assert cycles == list(range(cycles[0], cycles[0] + expected)) and cycles[0] <= 2 and not stalled
+
+
+def test_done_follows_the_last_read_and_stalls_are_counted():
+    sender = PacketSender(**SHAPE)
+    _, flits, done, stalled = send(sender, [command(0, 8, 0, push=5), command(8, 1, 0, push=2), command(8, 1, 0)],
+                                   expected=5 + 2 + 2, take=0.1)
+    assert [push for _, push in done] == [5, 2]
+    third = [cycle for cycle, _, _ in flits][4]
+    assert done[0][0] < third and stalled
+
+
+def test_report_goes_between_commands_with_the_flags():
+    for flit_bits in (32, 64, 256):
+        sender = PacketSender(**(SHAPE | {"flit_bits": flit_bits}))
+        form = sender.packet
+        words = [100 + i for i in range(8)]
+        counters = sum(word << 32 * i for i, word in enumerate(words))
+        commands = [command(0, 20, 0, 1, 1, ctr=3), command(32, 4, 2, 1, 1, ctr=3)]
+        expected = sum(flits_of(form, n, 16) for n in (20, 4, 8))
+        _, flits, _, _ = send(sender, commands, expected=expected, report_at=4, counters=counters, take=0.5)
+        packets = split(form, flits)
+        assert [fields["host"] for fields, _, _ in packets].count(1) == 1
+        at = next(i for i, (fields, _, _) in enumerate(packets) if fields["host"])
+        assert packets[at][1] == words and packets[at][0]["addr"] == 4 and 0 < at < len(packets) - 1
+
+
+class Writer:
+    """Vector memory of a receiver: checks that a word is counted in the cycle after its write and never again."""
+
+    def __init__(self, receiver, chance, grant):
+        self.receiver, self.chance, self.grant = receiver, chance, grant
+        self.words, self.counters, self.written, self.events = {}, [0] * 16, None, []
+        self.writes = 0
+
+    def before(self, ctx):
+        self.ready = self.chance.random() < self.grant
+        ctx.set(self.receiver.w_ready, self.ready)
+
+    def signals(self):
+        r = self.receiver
+        return (r.w_en, r.w_addr, r.w_data, r.w_mask, r.counter_add, r.start, r.report, r.fault)
+
+    def after(self, values):
+        w_en, w_addr, w_data, w_mask, add, start, report, fault = values
+        assert not fault
+        counted = add.words if add.valid else None
+        assert counted == self.written, "words are counted in the cycle after their write"
+        if add.valid:
+            self.counters[add.ctr] += add.words
+        self.written = None
+        if w_en and self.ready:
+            lanes = self.receiver.lanes
+            self.written = w_mask.bit_count()
+            self.writes += 1
+            for lane in range(lanes):
+                if w_mask >> lane & 1:
+                    self.words[w_addr * lanes + lane] = w_data >> 32 * lane & 0xFFFFFFFF
+        if start.valid:
+            self.events.append(("start", start.token, start.position, start.output, start.logits, start.clear))
+        if report:
+            self.events.append(("report",))
+
+
+def receive(receiver, packets, *, grant=1.0, idle=0.0, seed=0, cycles=3000):
+    """Feed packets; return the writer and the cycles from the first flit until nothing moved any more."""
+    chance = random.Random(seed)
+    writer = Writer(receiver, chance, grant)
+    flits = [(flit, i == len(packet) - 1) for packet in packets for i, flit in enumerate(packet)]
+    used = []
+
+    async def bench(ctx):
+        credits, back, sent, quiet = receiver.packet.buffer_flits, 0, 0, 0
+        for cycle in range(cycles):
+            writer.before(ctx)
+            go = sent < len(flits) and credits > 0 and chance.random() >= idle
+            ctx.set(receiver.link.valid, go)
+            if go:
+                ctx.set(receiver.link.data, flits[sent][0])
+                ctx.set(receiver.link.last, flits[sent][1])
+                sent += 1
+            _, _, credit, *values = await ctx.tick().sample(receiver.link.credit, *writer.signals())
+            writer.after(values)
+            credits += credit - go
+            back += credit
+            if back == len(flits):
+                used or used.append(cycle)
+                quiet += 1
+            if quiet > 3:
+                return
+        raise AssertionError(f"{back} of {len(flits)} flits taken")
+
+    simulator = Simulator(receiver)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    return writer, used[0]
+
+
+@pytest.mark.parametrize("flit_bits, lanes, width", [
+    (32, 1, 4), (32, 4, 64), (64, 1, 4), (64, 4, 4), (128, 2, 4), (128, 16, 4), (256, 1, 4), (256, 4, 4), (256, 8, 4),
+    (256, 16, 64),
+])
+def test_receiver_writes_at_any_alignment(flit_bits, lanes, width):
+    receiver = PacketReceiver(**(SHAPE | {"flit_bits": flit_bits, "lanes": lanes, "width": width, "height": width}))
+    form, chance = receiver.packet, random.Random(5)
+    packets, memory, counts, at = [], {}, [0] * 16, 1
+    for i in range(40):
+        words = [chance.getrandbits(32) for _ in range(chance.randint(1, min(20, form.max_unicast_words)))]
+        ctr = chance.randrange(14)
+        counts[ctr] += len(words)
+        packets.append(form.packet(words, x0=1, y0=1, ctr=ctr, addr=at))
+        memory |= {at + j: word for j, word in enumerate(words)}
+        at += len(words) + chance.randrange(4)
+        assert at < 1000, i
+    writer, _ = receive(receiver, packets, grant=0.7, idle=0.3)
+    assert writer.words == memory and writer.counters == counts
+
+
+@pytest.mark.parametrize("flit_bits, lanes", [(32, 4), (64, 2), (256, 16), (128, 4)])
+def test_receiver_takes_one_flit_a_cycle_if_aligned(flit_bits, lanes):
+    receiver = PacketReceiver(**(SHAPE | {"flit_bits": flit_bits, "lanes": lanes}))
+    form = receiver.packet
+    n = 8 * form.words_per_flit
+    packets = [form.packet(list(range(n)), x0=1, y0=1, addr=i * n) for i in range(5)]
+    _, used = receive(receiver, packets)
+    assert used == sum(len(packet) for packet in packets)
+
+
+@pytest.mark.parametrize("flit_bits", [32, 64, 256])
+def test_start_and_report_messages(flit_bits):
+    receiver = PacketReceiver(**(SHAPE | {"flit_bits": flit_bits}))
+    form = receiver.packet
+    info = 77 | 1 << 24 | 1 << 26
+    packets = [
+        form.packet([0xABCDE, info], ctr=15, addr=0), form.packet([0x12345], ctr=15, addr=0),
+        form.packet([5 | 1 << 25], ctr=15, addr=1), form.packet([9], ctr=14, addr=0),
+        form.packet([1, 2], ctr=2, addr=6), form.packet([0, 0xFFFFFF], ctr=15, addr=0),
+    ]
+    writer, _ = receive(receiver, packets, grant=0.5)
+    assert writer.events == [("start", 0xABCDE, 77, 1, 0, 1), ("start", 0x12345, 5, 0, 1, 0), ("report",),
+                             ("start", 0, 0xFFFFFF, 0, 0, 0)]
+    assert writer.words == {6: 1, 7: 2}
+
+
+@pytest.mark.parametrize("flit_bits, lanes, far_lanes, depth", [
+    (32, 4, 2, 2), (64, 4, 16, 4), (128, 1, 8, 5), (256, 16, 1, 3), (256, 8, 8, 2),
+])
+def test_sender_to_receiver(flit_bits, lanes, far_lanes, depth):
+    """A span arrives as it was sent, between tiles of different lanes, under slow memories."""
+    shape = SHAPE | {"flit_bits": flit_bits, "buffer_flits": depth}
+    sender, receiver = PacketSender(**(shape | {"lanes": lanes})), PacketReceiver(**(shape | {"lanes": far_lanes}))
+    chance = random.Random(depth)
+    reader, writer = Reader(sender, chance, 0.6), Writer(receiver, chance, 0.6)
+    commands, memory, total = [], {}, 0
+    for at, n in ((1, 1), (7, 65), (100, 32), (133, 3), (139, 130)):
+        src = chance.randrange(0, 512, lanes)
+        commands.append(command(src, n, at, 1, 1, chance.choice([1, 2]), 1, ctr=4))
+        memory |= {at + i: reader.words[src + i] for i in range(n)}
+        total += n
+    m = Module()
+    m.submodules.sender, m.submodules.receiver = sender, receiver
+    into, out = receiver.link, sender.link
+    m.d.comb += [into.valid.eq(out.valid), into.data.eq(out.data), into.last.eq(out.last), out.credit.eq(into.credit)]
+
+    async def bench(ctx):
+        pending = list(commands)
+        for _ in range(4000):
+            reader.before(ctx)
+            writer.before(ctx)
+            ctx.set(sender.cmd.valid, bool(pending))
+            if pending:
+                ctx.set(sender.cmd.payload, pending[0])
+            _, _, ready, r_en, r_addr, *values = await ctx.tick().sample(
+                sender.cmd.ready, sender.r_en, sender.r_addr, *writer.signals())
+            reader.after(ctx, r_en, r_addr)
+            writer.after(values)
+            if ready and pending:
+                pending.pop(0)
+            if writer.counters[4] == total:
+                return
+
+    simulator = Simulator(m)
+    simulator.add_clock(1e-6)
+    simulator.add_testbench(bench)
+    simulator.run()
+    assert writer.words == memory and writer.counters[4] == total
+
+
+def test_refuse_bad_parameters():
+    for component in (PacketSender, PacketReceiver):
+        with pytest.raises(ValueError, match="^Lanes must be 1, 2, 4, 8 or 16, not 5$"):
+            component(**(SHAPE | {"lanes": 5}))
+        with pytest.raises(ValueError, match="^Flit width must be 32, 64, 128 or 256, not 40$"):
+            component(**(SHAPE | {"flit_bits": 40}))
