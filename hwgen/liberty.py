@@ -11,8 +11,8 @@ from hwgen.errors import HwgenError
 
 AVOIDED = ("*TBUF*", "*CLKBUF*", "*clkbuf*", "*clkinv*", "*clkdly*", "*dly*", "*ebufn*", "*einv*", "*lgcp*", "*lpflow*")
 """Names of cells that are no gates for logic: three-state drivers, clock and delay buffers, clock gates, isolation."""
-_CELL = re.compile(r"^\s*cell\s*\(\s*\"?([\w.$-]+)\"?\s*\)", re.M)
-_AREA = re.compile(r"^\s*area\s*:\s*\"?([\d.eE+-]+)", re.M)
+_CELL = re.compile(r"(?:^|[{};])\s*cell\s*\(\s*\"?([\w.$-]+)\"?\s*\)", re.M)
+_AREA = re.compile(r"(?:^|[{;])\s*area\s*:\s*\"?([\d.eE+-]+)", re.M)
 _NAND2 = re.compile(r"nand2(?!b|\d)", re.I)
 _BUFFER = re.compile(r"(?:^|_)buff?_?x?2(?:_|$)", re.I)
 

@@ -79,6 +79,7 @@ def _totals(manifest, tiles) -> dict:
 def _metrics(tiles, run) -> list[dict]:
     """Quantities the mesh map can show: {key, label, unit, digits, values in the order of the tiles}."""
     def metric(key, label, unit, digits, values):
+        digits = digits if max(values) >= 1 else 3
         return {"key": key, "label": label, "unit": unit, "digits": digits, "values": [round(v, 4) for v in values]}
 
     metrics = [metric("share", "Share of weights", "%", 1, [100 * tile["share"] for tile in tiles])]
