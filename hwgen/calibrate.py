@@ -1,8 +1,6 @@
-"""What the float model's vectors reach on calibration tokens: the largest magnitude of every channel."""
+"""What the float model's vectors are on calibration tokens: the peak of every channel, samples of queries and keys."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -10,40 +8,45 @@ from hwgen.errors import HwgenError
 from hwgen.float_model import FloatModel, logits, sample
 
 _TOKENS = 1 << 13
+_SAMPLES = 512
 _WORK = 1 << 31
 """Multiply-adds that self-generated text may cost, a bound on how many tokens are drawn from a large model."""
 
 
-@dataclass
 class Statistics:
-    """Name of a vector (as `float_model.logits` observes it) -> largest magnitude and mean square of each channel."""
+    """Of vectors by name, as `float_model.logits` observes them.
 
-    peak: dict[str, np.ndarray] = field(default_factory=dict)
-    power: dict[str, np.ndarray] = field(default_factory=dict)
-    count: dict[str, int] = field(default_factory=dict)
+    `peak`: name -> largest magnitude of each channel; `samples`: name of queries and keys after RoPE -> one position in
+    `stride`, [N, heads, head_dim].
+    """
+
+    def __init__(self, stride: int = 1):
+        self.peak: dict[str, np.ndarray] = {}
+        self._samples: dict[str, list[np.ndarray]] = {}
+        self._stride = stride
 
     def observe(self, name: str, array: np.ndarray):
         """Takes one more part [B, T, channels...]."""
-        array = np.abs(array, dtype=np.float32)
-        peak = array.max((0, 1))
-        power = np.square(array).sum((0, 1), dtype=np.float64)
-        self.peak[name] = np.maximum(self.peak.get(name, 0), peak)
-        self.power[name] = self.power.get(name, 0) + power
-        self.count[name] = self.count.get(name, 0) + array.shape[0] * array.shape[1]
+        self.peak[name] = np.maximum(self.peak.get(name, 0), np.abs(array).max((0, 1)))
+        if name.endswith((".q", ".k")):
+            # Not the first position: BOS has a key like no other.
+            part = array[:, min(self._stride // 2, array.shape[1] - 1) :: self._stride]
+            self._samples.setdefault(name, []).append(part.reshape(-1, *array.shape[2:]))
+
+    def samples(self, name: str) -> np.ndarray:
+        """Sampled vectors of `name`, [N, heads, head_dim]."""
+        return np.concatenate(self._samples[name])
 
     def most(self, name: str) -> float:
         """Largest magnitude over all channels."""
         return float(np.max(self.peak[name]))
 
-    def rms(self, name: str) -> np.ndarray:
-        """Root mean square of each channel."""
-        return np.sqrt(self.power[name] / self.count[name])
-
 
 def calibrate(model: FloatModel, context: int, calibration=None, seed: int = 0) -> Statistics:
     """Runs the float model over calibration tokens: a text, token ids [B, T] or [T], or None for text of its own."""
-    statistics = Statistics()
-    for sequence in calibration_tokens(model, context, calibration, seed):
+    sequences = calibration_tokens(model, context, calibration, seed)
+    statistics = Statistics(-(-sum(map(len, sequences)) // _SAMPLES))
+    for sequence in sequences:
         logits(model, sequence[None], statistics.observe)
     return statistics
 

@@ -8,21 +8,21 @@ import numpy as np
 
 from hwgen.arithmetic import tables
 from hwgen.arithmetic.mx import BLOCK, ELEMENT_FRACTION, SCALE_BIAS, Mx, quantize_float
+from hwgen.balance import centre_up, centre_values, pair_transform, turn_pairs
 from hwgen.calibrate import Statistics, calibrate
 from hwgen.errors import HwgenError
 from hwgen.float_model import FloatModel
 from hwgen.fold import fold_layer, gain_factor, group_rows, pair_order
 from hwgen.integer_graph import IntegerGraph, LayerGraph, norm_epsilon, norm_exponent
 from hwgen.model_config import ModelConfig
+from hwgen.ranges import check_window
 from hwgen.rope import inverse_frequencies
 
 DEFAULT_CONTEXT = 512
 HEADROOM = 2.0
 """Largest vector value the exponents leave room for, over the largest that calibration saw."""
-WRAP_HEADROOM = 4.0
-WINDOW = 2.0**19
-"""Q19.12 holds values below this."""
 FRAC_MAX = 63
+_OBSERVED = ("attn_normed", "q", "k", "v", "att", "o", "ffn_normed", "gate", "up", "silu", "h", "down")
 
 
 def quantize(model: FloatModel, *, context: int | None = None, calibration=None, seed: int = 0,
@@ -37,10 +37,18 @@ def quantize(model: FloatModel, *, context: int | None = None, calibration=None,
     if norm_epsilon(config) >= 1 << 28:
         raise HwgenError(f"norm_eps * hidden must be below 16, not {config.norm_eps * config.hidden}")
     statistics = calibrate(model, context, calibration, seed)
-    layers = tuple(_layer(config, model.layer(i), statistics, i) for i in range(config.layers))
+    layers, seen = [], {"logits": statistics.most("logits")}
+    for i in range(config.layers):
+        layer, products = _layer(config, fold_layer(config, model.layer(i)), statistics, i, context)
+        layers.append(layer)
+        seen |= {f"{i}.{name}": value for name, value in products.items()}
+        following = f"{i + 1}.attn_in" if i + 1 < config.layers else "final_in"
+        seen[f"{i}.residual"] = max(statistics.most(name) for name in (f"{i}.attn_in", f"{i}.ffn_in", following))
     graph = IntegerGraph(
-        config=config, context=context, embed=quantize_float(model.tensors["embed"]), layers=layers,
+        config=config, context=context, embed=quantize_float(model.tensors["embed"]), layers=tuple(layers),
         rope=rope_table(config, context), tokenizer=model.tokenizer, **_final(model, statistics))
+    if not allow_wrap:
+        check_window(graph, seen)
     return graph
 
 
@@ -94,25 +102,51 @@ def matrix(weight: np.ndarray, bias: np.ndarray | None = None) -> Mx:
     return Mx(mx.elements, mx.scales, mx.blocks * BLOCK)
 
 
-def _layer(config: ModelConfig, weights: dict, statistics: Statistics, i: int) -> LayerGraph:
-    folded = fold_layer(config, weights)
-    names = ("attn_normed", "q", "k", "att", "ffn_normed", "silu", "h")
-    peak = {name: statistics.peak[f"{i}.{name}"] for name in names}
-    order = pair_order(config.head_dim)
-    q, k = peak["q"][:, order] * math.log2(math.e) / math.sqrt(config.head_dim), peak["k"][:, order]
+def _layer(config: ModelConfig, folded: dict, statistics: Statistics, i: int, context: int) -> tuple[LayerGraph, dict]:
+    """Layer i of the graph, and by matrix the largest product that calibration saw."""
+    peak = {name: statistics.peak[f"{i}.{name}"] for name in _OBSERVED}
+    q, k = _balance_scores(config, folded, *(statistics.samples(f"{i}.{name}") for name in "qk"), peak)
+    value_scale = centre_values(config, folded, peak["v"].max(-1), context)
+    up_scale = centre_up(folded, peak["up"].max())
+    att = peak["att"].reshape(config.kv_heads, -1).max(-1) * value_scale
     unit, limit = 1 / float(gain_factor(config)), norm_frac_limit(config)
     silu_frac = exponent(peak["silu"].max(), 28 - FRAC_MAX, 28)
-    h_low, h_high = 12 + silu_frac - FRAC_MAX, min(FRAC_MAX, 12 + silu_frac)
+    h_low, h_high = max(-FRAC_MAX, 12 + silu_frac - FRAC_MAX), min(FRAC_MAX, 12 + silu_frac)
     biases = [folded.get(f"{name}_bias") for name in "qkv"]
-    return LayerGraph(
+    layer = LayerGraph(
         qkv=matrix(group_rows(config, *(folded[name] for name in "qkv")),
                    None if biases[0] is None else group_rows(config, *biases)),
         **{name: matrix(folded[name], folded.get(f"{name}_bias")) for name in ("o", "gate", "up", "down")},
         attn_norm_frac=exponent(peak["attn_normed"].max() * unit, -FRAC_MAX, limit),
         q_frac=exponent(q.max(), 26 - FRAC_MAX, 26), k_frac=exponent(k.max(), 26 - FRAC_MAX, 26),
-        att_frac=exponent(peak["att"].max(), -FRAC_MAX, 28),
+        att_frac=exponent(att.max(), -FRAC_MAX, 28),
         ffn_norm_frac=exponent(peak["ffn_normed"].max() * unit, -FRAC_MAX, limit),
-        silu_frac=silu_frac, h_frac=exponent(peak["h"].max(), max(-FRAC_MAX, h_low), h_high))
+        silu_frac=silu_frac, h_frac=exponent(peak["h"].max() * up_scale, h_low, h_high))
+    value = (peak["v"].max(-1) * value_scale).max()
+    seen = {"qkv": max(q.max(), k.max(), value), "up": peak["up"].max() * up_scale, "sum of values": context * value,
+            "scores": _score_peak(q, k), **{name: peak[name].max() for name in ("o", "gate", "down")}}
+    return layer, seen
+
+
+def _balance_scores(config: ModelConfig, folded: dict, q: np.ndarray, k: np.ndarray, peak: dict):
+    """Turns and scales the pairs of q and k in place, from samples [N, heads, head_dim] as the float model has them.
+
+    Returns bounds of their rotated pairs' magnitudes: [kv_heads, heads of a group, pairs] and [kv_heads, 1, pairs].
+    """
+    order, factor = pair_order(config.head_dim), math.log2(math.e) / math.sqrt(config.head_dim)
+
+    def pairs(array, scale):
+        return array[..., order].reshape(*array.shape[:-2], config.kv_heads, -1, config.head_dim // 2, 2) * scale
+
+    scale, angle = pair_transform(pairs(q, factor), pairs(k, 1)[:, :, 0])
+    turn_pairs(config, folded, scale, angle)
+    q_size, k_size = (np.hypot(*np.moveaxis(pairs(peak[name], f), -1, 0)) for name, f in (("q", factor), ("k", 1)))
+    return q_size / scale[:, None], k_size * scale[:, None]
+
+
+def _score_peak(q: np.ndarray, k: np.ndarray) -> float:
+    """A bound of |q . k| from bounds of their pairs."""
+    return float((q * k).sum(-1).max())
 
 
 def _final(model: FloatModel, statistics: Statistics) -> dict:
