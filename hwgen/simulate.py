@@ -1,8 +1,8 @@
 """`hwgen sim`: a generated chip in Verilator or Icarus, driven only through its AXI ports."""
 
-import json
 from pathlib import Path
 
+from hwgen.build_folder import read_manifest
 from hwgen.errors import HwgenError
 
 
@@ -52,17 +52,6 @@ def simulate(build: Path, *, sim: str, prompt_ids, max_tokens: int, eos: int | N
     except OSError as error:
         raise HwgenError(f"Folder {str(build)!r} must be readable and writable, but: {error}") from error
     return result | ({"logits": logits} if mode == "logits" else {})
-
-
-def read_manifest(build: Path) -> dict:
-    """manifest.json of a generated chip. Raises HwgenError if `build` is no such folder."""
-    try:
-        return json.loads((build / "manifest.json").read_text())
-    except FileNotFoundError as error:
-        raise HwgenError(f"Folder {str(build)!r} must be a chip made by `hwgen generate`, but has no manifest.json"
-                         ) from error
-    except (json.JSONDecodeError, UnicodeDecodeError, NotADirectoryError) as error:
-        raise HwgenError(f"File {str(build / 'manifest.json')!r} must be JSON, not damaged ({error})") from error
 
 
 def _check(manifest, prompt_ids, max_tokens, mode, start_pos):

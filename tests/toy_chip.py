@@ -23,7 +23,7 @@ module tile_toy (
   output reg out_valid, output reg [63:0] out_data, output reg out_last, input out_credit
 );
   // one message at a time, slow enough never to run out of credit
-  reg header; reg [3:0] ctr; reg [31:0] token, flags, wait_left, done_runs; reg [7:0] left, at; reg [2:0] job;
+  reg header, granted; reg [3:0] ctr; reg [31:0] token, flags, wait_left, done_runs; reg [7:0] left, at; reg [2:0] job;
   wire [31:0] next;
   rom #(.WIDTH(32), .DEPTH(VOCAB_), .ADDRESS(5), .INIT_FILE("rom/toy.hex")) table_rom (
     .clk(clk), .read_en(1'b1), .read_addr(token[4:0]), .read_data(next));
@@ -33,7 +33,7 @@ module tile_toy (
   wire [31:0] even = done_runs + 2 * number - 2, odd = even + 1, negative = -number;
   always @(posedge clk) begin
     out_valid <= 0;
-    if (rst) begin header <= 1; job <= 0; left <= 0; done_runs <= 0; end
+    if (rst) begin header <= 1; granted <= 0; job <= 0; left <= 0; done_runs <= 0; end
     else begin
       if (in_valid) begin
         header <= in_last;
@@ -43,9 +43,10 @@ module tile_toy (
           done_runs <= in_data[58] ? 1 : done_runs + 1;
         end
         else if (ctr == REPORT_) begin job <= 4; at <= 0; end
-        else if (job == 2) job <= 3;
+        else granted <= 1;
       end
       // 1 compute, 2 wait for a grant, 3 logits, 4 counters
+      if (job == 2 && granted) begin job <= 3; granted <= 0; end
       if (job == 1) begin
         wait_left <= wait_left - 1;
         if (wait_left == 1) begin
