@@ -1,0 +1,148 @@
+"""Matrix unit: streams weight or key-value words against operand words, one block dot product a cycle."""
+
+import numpy as np
+from amaranth.hdl import C, Cat, Module, Mux, Signal
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from hwgen.arithmetic.mx import BLOCK, SCALE_BIAS
+from hwgen.rtl.block_shift import BlockShift
+from hwgen.rtl.dot_product import DotProduct
+from hwgen.rtl.operand_issue import COMMAND, OperandIssue
+from hwgen.rtl.result_queue import RESULT, ResultQueue
+from hwgen.rtl.row_accumulator import RowAccumulator
+
+VLENS = (8, 16, 32, 64, 128, 256)
+_INSTRUCTIONS = 4
+"""Instructions whose results may be under way: enough for instructions of three words and more to follow closely."""
+
+
+class MatrixUnit(wiring.Component):
+    """Executes MATMUL and GATHER (ARCHITECTURE.md, sections 1, 3, 4) in order, one operand word a cycle.
+
+    No bubble between rows or between instructions of 3 and more words. A result follows the read of its row's last word
+    by LATENCY cycles. While results are not taken, up to 6 rows stay in a queue and then no word is read.
+
+    Parameters: `vlen` (8, 16, 32, 64, 128, 256), address widths of the three memories (weight ROM and KV at most 24).
+
+    Members
+    -------
+    cmd: In(stream of COMMAND)
+        `base`, `rows`, `kwords` final (index and dyn_* resolved), rows and kwords 1 or more; taken with the last word.
+    rom_en, rom_addr, rom_data; kv_en, kv_addr, kv_data; x_en, x_addr, x_data
+        Synchronous reads of MX words: data one cycle after `en`, held while `en` is low.
+    result: Out(stream of RESULT)
+        Per output row: int32, dst + r, last of its instruction, push.
+    mac_busy: Out(1)
+        A valid operand word is accepted this cycle.
+    overflow: Out(1)
+        Pulses after a block value or the exact sum of a row was no int32.
+    """
+
+    LATENCY = DotProduct.LATENCY + 4
+
+    def __init__(self, *, vlen: int, rom_address_bits: int = 24, kv_address_bits: int = 20, x_address_bits: int = 16):
+        if vlen not in VLENS:
+            raise ValueError(f"VLEN must be 8, 16, 32, 64, 128 or 256, not {vlen!r}")
+        for name, bits, most in (
+            ("Weight ROM", rom_address_bits, 24), ("KV", kv_address_bits, 24), ("Operand", x_address_bits, 16),
+        ):
+            if not 1 <= bits <= most:
+                raise ValueError(f"{name} address width must be 1 to {most}, not {bits!r}")
+        self.vlen, self.blocks = vlen, max(1, vlen // BLOCK)
+        word = 8 * (vlen + self.blocks)
+        super().__init__({
+            "cmd": In(stream.Signature(COMMAND)), "result": Out(stream.Signature(RESULT)),
+            "rom_en": Out(1), "rom_addr": Out(rom_address_bits), "rom_data": In(word),
+            "kv_en": Out(1), "kv_addr": Out(kv_address_bits), "kv_data": In(word),
+            "x_en": Out(1), "x_addr": Out(x_address_bits), "x_data": In(word),
+            "mac_busy": Out(1), "overflow": Out(1),
+        })
+
+    @staticmethod
+    def model(w, w_scales, x, x_scales):
+        """(int32 rows, overflow) of w int8 [rows, blocks, n <= 32] times x [blocks, n], scale codes [rows, blocks], [blocks].
+
+        A GATHER is the case of one element a block: w the element of each limb, x = 64, x_scales = 127.
+        """
+        codes = np.asarray(x_scales, np.int64) + np.asarray(w_scales, np.int64)
+        values = BlockShift.model(DotProduct.model(x, w), codes, 0)
+        return RowAccumulator.model(*values)
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.issue = issue = OperandIssue(vlen=self.vlen)
+        # a row's credit is out from acceptance until one cycle after its result left
+        m.submodules.queue = queue = ResultQueue(depth=self.LATENCY, instructions=_INSTRUCTIONS)
+        wiring.connect(m, wiring.flipped(self.cmd), issue.cmd)
+        wiring.connect(m, issue.start, queue.start)
+        wiring.connect(m, queue.result, wiring.flipped(self.result))
+        word, accept = issue.word.payload, Signal()
+        m.d.comb += [
+            self.rom_en.eq(issue.rom_en), self.kv_en.eq(issue.kv_en), self.x_en.eq(issue.x_en),
+            self.rom_addr.eq(issue.weight_addr), self.kv_addr.eq(issue.weight_addr), self.x_addr.eq(issue.x_addr),
+            issue.word.ready.eq(~word.row_end | queue.credit), accept.eq(issue.word.valid & issue.word.ready),
+            self.mac_busy.eq(accept), queue.take.eq(accept & word.row_end),
+        ]
+
+        w, w_scales, x, x_scales = self._operands(m, word)
+        marks = Cat(accept & word.block_end, accept & word.row_end, word.end, accept)
+        marks = self._delay(m, marks, 1)
+        sums = self._dot_products(m, w, x, marks)
+        late = self._delay(m, marks, DotProduct.LATENCY + 1)
+        m.submodules.rows = rows = RowAccumulator(blocks=self.blocks)
+        values, halves, overflows = [], [], []
+        for i, total in enumerate(sums):
+            shift = BlockShift(ahead=DotProduct.LATENCY)
+            m.submodules[f"shift_{i}"] = shift
+            m.d.comb += [
+                shift.x_scale.eq(x_scales.word_select(i, 8)), shift.w_scale.eq(w_scales.word_select(i, 8)),
+                shift.dot.eq(total),
+            ]
+            values.append(shift.value)
+            halves.append(shift.half)
+            overflows.append(shift.overflow)
+        m.d.comb += [
+            rows.valid.eq(late[0]), rows.last.eq(late[1]), rows.values.eq(Cat(values)), rows.halves.eq(Cat(halves)),
+            rows.overflows.eq(Cat(overflows)), self.overflow.eq(rows.overflow),
+            queue.put.eq(late[1]), queue.data.eq(rows.total), queue.last.eq(late[2]),
+        ]
+        return m
+
+    @staticmethod
+    def _delay(m, bits, cycles):
+        for _ in range(cycles):
+            register = Signal(len(bits))
+            m.d.sync += register.eq(bits)
+            bits = register
+        return bits
+
+    def _operands(self, m, word):
+        """Operand registers: the weight source, and a one-hot operand worth 1 for a GATHER."""
+        width = 8 * self.vlen
+        source = Mux(word.kv, self.kv_data, self.rom_data)
+        w, x = Signal(width, reset_less=True), Signal(width, reset_less=True)
+        scales = 8 * self.blocks
+        w_scales, x_scales = Signal(scales, reset_less=True), Signal(scales, reset_less=True)
+        one = C(SCALE_BIAS, 8).replicate(self.blocks)
+        gathered = Cat(Cat(C(0, 6), word.gather & (word.lane == lane), C(0, 1)) for lane in range(self.vlen))
+        m.d.sync += [
+            w.eq(source[:width]), w_scales.eq(Mux(word.bare, one, source[width:])),
+            x.eq((self.x_data[:width] & ~word.gather.replicate(width)) | gathered),
+            x_scales.eq(Mux(word.gather, one, self.x_data[width:])),
+        ]
+        return w, w_scales, x, x_scales
+
+    def _dot_products(self, m, w, x, marks):
+        """Exact block sums, one a block of the word; below 32 lanes they are complete with the block's last word."""
+        lanes = min(self.vlen, BLOCK)
+        sums = []
+        for i in range(self.blocks):
+            dot = DotProduct(lanes=lanes)
+            m.submodules[f"dot_{i}"] = dot
+            part = slice(8 * lanes * i, 8 * lanes * (i + 1))
+            m.d.comb += [dot.x.eq(x[part]), dot.w.eq(w[part])]
+            if lanes < BLOCK:
+                m.d.comb += [dot.valid.eq(marks[3]), dot.end.eq(marks[0])]
+            sums.append(dot.total)
+        return sums

@@ -1,0 +1,104 @@
+"""Address generation of the matrix unit: walks the operand words of an instruction."""
+
+from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from hwgen.rtl.result_queue import START
+
+COMMAND = data.StructLayout({
+    "x": 16, "base": 24, "rows": 16, "kwords": 12, "stride": 16, "dst": 16,
+    "kv": 1, "bare": 1, "gather": 1, "two_limb": 1, "push": 3,
+})
+BASE_BITS, COUNT_BITS, WORD_BITS = 24, 16, 12
+
+
+def word_layout(vlen: int) -> data.StructLayout:
+    """What travels with an operand word: ends of block, row and instruction, its source, the lane of a GATHER."""
+    return data.StructLayout({
+        "block_end": 1, "row_end": 1, "end": 1, "kv": 1, "bare": 1, "gather": 1, "lane": exact_log2(vlen),
+    })
+
+
+class OperandIssue(wiring.Component):
+    """Reads one operand word a cycle, without a gap between rows and instructions.
+
+    The command stays at `cmd` until its last word is read and is read combinationally into the addresses: the
+    station's copy is the only one. `rows` and `kwords` are 1 or more.
+
+    Parameters: `vlen`.
+
+    Members
+    -------
+    cmd: In(stream of COMMAND)
+    start: Out(stream of {dst, push})
+        Every instruction, with its first word; nothing is read until it is taken.
+    weight_addr: Out(24), x_addr: Out(16), rom_en, kv_en, x_en: Out(1)
+        Memory reads of this cycle.
+    word: Out(stream of word_layout)
+        One cycle after the read, as long as the memories hold their data; while it is not taken nothing is read.
+    """
+
+    def __init__(self, *, vlen: int):
+        self.vlen = vlen
+        super().__init__({
+            "cmd": In(stream.Signature(COMMAND)), "start": Out(stream.Signature(START)),
+            "weight_addr": Out(BASE_BITS), "x_addr": Out(16), "rom_en": Out(1), "kv_en": Out(1), "x_en": Out(1),
+            "word": Out(stream.Signature(word_layout(vlen))),
+        })
+
+    def elaborate(self, platform):
+        m = Module()
+        cmd = self.cmd.payload
+        row, k, first = Signal(COUNT_BITS), Signal(WORD_BITS), Signal(init=1)
+        room, read = Signal(), Signal()
+        m.d.comb += [
+            room.eq(~self.word.valid | self.word.ready),
+            self.start.valid.eq(self.cmd.valid & first & room), self.start.p.dst.eq(cmd.dst),
+            self.start.p.push.eq(cmd.push), read.eq(self.cmd.valid & room & (~first | self.start.ready)),
+        ]
+
+        limbs = 1 + cmd.two_limb
+        words, next_k, next_row = Signal(WORD_BITS), Signal(WORD_BITS + 1), Signal(COUNT_BITS + 1)
+        row_end, end = Signal(), Signal()
+        m.d.comb += [
+            words.eq(Mux(cmd.gather, limbs, cmd.kwords)), next_k.eq(k + 1), next_row.eq(row + 1),
+            row_end.eq(next_k == words), end.eq(row_end & (next_row == cmd.rows)),
+        ]
+        with m.If(read):
+            m.d.sync += [k.eq(Mux(row_end, 0, next_k)), first.eq(end)]
+        with m.If(read & row_end):
+            m.d.sync += row.eq(Mux(end, 0, next_row))
+
+        lane = Signal(exact_log2(self.vlen))
+        m.d.comb += lane.eq(cmd.x + row)
+        self._addresses(m, first, row_end, words, lane, k, read)
+
+        valid = Signal()
+        held = Signal(word_layout(self.vlen), reset_less=True)
+        span = max(1, 32 // self.vlen)
+        with m.If(room):
+            m.d.sync += [
+                valid.eq(read), held.row_end.eq(row_end), held.end.eq(end), held.kv.eq(cmd.kv),
+                held.bare.eq(cmd.bare), held.gather.eq(cmd.gather), held.lane.eq(lane),
+                held.block_end.eq(row_end | cmd.gather | (k[: exact_log2(span)] == span - 1)),
+            ]
+        m.d.comb += [
+            self.cmd.ready.eq(read & end), self.word.valid.eq(valid), self.word.payload.eq(held),
+            self.rom_en.eq(read & ~cmd.kv), self.kv_en.eq(read & cmd.kv), self.x_en.eq(read & ~cmd.gather),
+        ]
+        return m
+
+    def _addresses(self, m, first, row_end, words, lane, k, read):
+        """A row begins `stride` after the row before; a GATHER's when its lane wraps."""
+        cmd = self.cmd.payload
+        address = Signal(BASE_BITS, reset_less=True)
+        element_word = cmd.x >> exact_log2(self.vlen)
+        offset = Mux(cmd.gather & first, Mux(cmd.two_limb, element_word << 1, element_word), 0)
+        stride = Mux(cmd.gather, Mux(lane.all(), words, 0), cmd.stride)
+        m.d.comb += [
+            self.weight_addr.eq(Mux(first, cmd.base, address) + offset), self.x_addr.eq(cmd.x + k),
+        ]
+        with m.If(read):
+            m.d.sync += address.eq(self.weight_addr + 1 + Mux(row_end, stride - words, 0))
