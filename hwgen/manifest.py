@@ -8,6 +8,7 @@ from hwgen.errors import HwgenError
 from hwgen.isa import WIDTH
 from hwgen.rtl.axi_lite_registers import REGISTERS, STATUS_BITS
 from hwgen.rtl.packet import PacketFormat
+from hwgen.rtl.performance import COUNTERS
 
 
 def chip_spec(chip: CompiledChip) -> ChipSpec:
@@ -67,6 +68,7 @@ def manifest(chip: CompiledChip, files: list[str], images: bool) -> dict:
         "signature": graph.signature(),
         "registers": REGISTERS,
         "status_bits": STATUS_BITS,
+        "counters": COUNTERS,
         "model": config.to_dict(),
         "classes": [_class_entry(cls, depths) for cls, depths in zip(design.classes, chip.depths, strict=True)],
         "tiles": [_tile_entry(chip, t) for t in range(design.tiles)],

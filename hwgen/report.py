@@ -91,7 +91,7 @@ def _metrics(tiles, run) -> list[dict]:
         for key, label in (("mac_busy", "Multiplying"), ("matrix_waits_token", "Waits for a unit"),
                            ("matrix_waits_message", "Waits for messages"), ("vector_busy", "Vector unit busy"),
                            ("send_waits_network", "Waits for the network")):
-            metrics.append(metric(key, label, "%", 1, [100 * tile[key] / max(1, tile["cycles"]) for tile in own]))
+            metrics.append(metric(key, label, "%", 1, [100 * tile[key] / max(1, tile["running"]) for tile in own]))
     return metrics
 
 
@@ -123,12 +123,12 @@ def _occupancy(manifest, tiles) -> list[dict]:
             own = [tile for tile in tiles if kind[tile["x"], tile["y"]] == cls["name"]]
             if own:
                 rows.append((f"mean of {cls['name']}", {key: sum(t[key] for t in own) / len(own)
-                                                       for key in ("cycles", *COUNTERS)}))
+                                                       for key in ("running", *COUNTERS)}))
     return [{"name": name, "bars": [_bar(unit, tile) for unit in _UNITS]} for name, tile in rows]
 
 
 def _bar(unit, tile) -> dict:
-    whole = max(1, tile["cycles"], sum(tile[key] for _, _, key in _UNITS[unit]))
+    whole = max(1, tile["running"], sum(tile[key] for _, _, key in _UNITS[unit]))
     return {"unit": unit, "parts": [{"label": label, "css": css, "percent": 100 * tile[key] / whole}
                                     for label, css, key in _UNITS[unit]]}
 

@@ -19,12 +19,6 @@ from cocotb.triggers import ClockCycles
 
 from sim_tb.host import HostAgent
 
-COUNTERS = (
-    "running", "mac_busy", "matrix_token_wait", "matrix_message_wait", "vector_busy", "vector_message_wait",
-    "send_network_wait", "issue_blocked",
-)
-"""A tile's performance counters, in the order of their numbers."""
-
 
 @cocotb.test()
 async def bench(dut):
@@ -65,7 +59,7 @@ async def _result(host, manifest, tokens, cycles):
     tiles = []
     for y in range(manifest["height"]):
         for x in range(manifest["width"]):
-            tiles.append({"x": x, "y": y} | dict(zip(COUNTERS, await host.read_counters(x, y), strict=True)))
+            tiles.append({"x": x, "y": y} | dict(zip(manifest["counters"], await host.read_counters(x, y), strict=True)))
     flags = {name: name in status for name in ("overflow", "fault", "err_range", "err_busy")}
     return {"tokens": tokens, "cycles": total, "cycles_per_token": cycles, "tiles": tiles} | flags
 

@@ -30,7 +30,7 @@ def simulation(numbers: dict) -> dict:
     return {
         "tokens": [5, 6, 7], "text": "a <script>alert(1)</script> & b", "prompt_ids": [1, 2, 3, 4], "sim": "verilator",
         "cycles": 6100, "cycles_per_token": [4000, 1000, 1000], "overflow": False, "fault": False,
-        "tiles": [{"x": x, "y": y, "cycles": 1000, **share} for x, y in places],
+        "tiles": [{"x": x, "y": y, "running": 1000, **share} for x, y in places],
         "timeline": [{"x": x, "y": y, "unit": unit, "start": 9000 + at, "stop": 9000 + at + 40}
                      for x, y in places for unit in ("matrix", "vector", "send") for at in range(0, 1000, 100)],
     }

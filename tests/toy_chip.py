@@ -11,6 +11,7 @@ from hwgen.rtl.axi_lite_registers import REGISTERS, STATUS_BITS
 from hwgen.rtl.host_packets import KINDS
 from hwgen.rtl.host_port import AXI_LITE_PORTS, FIFO_WORDS, HostPort
 from hwgen.rtl.packet import PacketFormat
+from hwgen.rtl.performance import COUNTERS
 
 TEMPLATES = Path(__file__).parent.parent / "templates"
 CONTEXT, VOCAB, SIGNATURE = 64, 32, 0x12345678
@@ -106,6 +107,7 @@ def write_toy(build: Path, *, delay: int = 200) -> Path:
     manifest = {
         "top": "chip", "files": [f"rtl/{name}" for name in sorted(files)], "width": 1, "height": 1,
         "context": CONTEXT, "vocab": VOCAB, "signature": SIGNATURE, "registers": REGISTERS, "status_bits": STATUS_BITS,
+        "counters": COUNTERS,
     }
     (build / "manifest.json").write_text(json.dumps(manifest))
     return build
