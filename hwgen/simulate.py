@@ -7,7 +7,7 @@ from hwgen.errors import HwgenError
 
 
 def simulate(build: Path, *, sim: str, prompt_ids, max_tokens: int, eos: int | None = None, mode: str = "tokens",
-             start_pos: int = 0, on_token=None, on_stage=None, **disturbance) -> dict:
+             start_pos: int = 0, quick: bool = False, on_token=None, on_stage=None, **disturbance) -> dict:
     """Run the chip in folder `build` and return what it did.
 
     Keys used of BUILD/manifest.json: top, files (Verilog, relative to BUILD, in order), width, height, context, vocab,
@@ -17,6 +17,7 @@ def simulate(build: Path, *, sim: str, prompt_ids, max_tokens: int, eos: int | N
     ----------
     sim : "verilator" or "icarus".
     prompt_ids, max_tokens, eos, mode, start_pos : the run, as the host port takes it (eos None: none).
+    quick : compile for a short run: faster to build, several times slower to run (Verilator).
     on_token : called with each token as it leaves the chip.
     on_stage : called with "compile" and "run" when these begin.
     disturbance : further keys of a request, see `sim_tb.bench`.
@@ -44,7 +45,7 @@ def simulate(build: Path, *, sim: str, prompt_ids, max_tokens: int, eos: int | N
     stage = on_stage or (lambda name: None)
     try:
         stage("compile")
-        compiled = simulators.compile_chip(build, sim)
+        compiled = simulators.compile_chip(build, sim, quick=quick)
         stage("run")
         simulators.run_bench(build, sim, compiled, request, report)
     except simulators.SimulatorError as error:

@@ -39,13 +39,14 @@ _ICARUS_OPTIONS = "+timescale+1ns/1ps\n"
 # The wheel's verilated.mk has never been configured for a compiler.
 _MAKEFLAGS = "CFG_CXXFLAGS_PCH_I=-include CFG_CXXFLAGS_COROUTINES=-fcoroutines CFG_LDLIBS_THREADS=-pthread"
 _OPTIMISATION = ("OPT_FAST=-O2", "OPT_SLOW=-O1", "OPT_GLOBAL=-O2")
+_QUICK = ("OPT_FAST=-O0", "OPT_SLOW=-O0", "OPT_GLOBAL=-O2")
 
 
 class SimulatorError(Exception):
     """One sentence: a simulator is missing, refuses the chip, or stopped without an answer."""
 
 
-def compile_chip(build: Path, sim: str, *, folder: Path | None = None) -> Path:
+def compile_chip(build: Path, sim: str, *, folder: Path | None = None, quick: bool = False) -> Path:
     """The compiled chip of `build`, made now unless the same sources have been compiled before.
 
     It lies in `folder` (default BUILD/sim/SIM) under the digest of sources and flags. Raises SimulatorError.
@@ -53,7 +54,7 @@ def compile_chip(build: Path, sim: str, *, folder: Path | None = None) -> Path:
     build = build.resolve()
     folder = (folder or build / "sim" / sim).resolve()
     manifest = json.loads((build / "manifest.json").read_text())
-    tool, steps = _steps(sim, manifest)
+    tool, steps = _steps(sim, manifest, _QUICK if quick else _OPTIMISATION)
     target = folder / f"{manifest['top']}_{_digest(build, manifest, steps)}"
     if target.exists():
         return target
@@ -105,7 +106,7 @@ def _digest(build, manifest, steps):
     return digest.hexdigest()[:16]
 
 
-def _steps(sim, manifest):
+def _steps(sim, manifest, optimisation):
     """(environment, commands that leave the compiled chip at {scratch}/chip), run from the build folder."""
     files, top = manifest["files"], manifest["top"]
     if sim == "icarus":
@@ -128,7 +129,7 @@ def _steps(sim, manifest):
     ]
     jobs = f"-j{os.cpu_count() or 1}"
     # -o: the kept objects are good although Vtop.mk is newer
-    make = ["make", jobs, "-C", "{scratch}", "-f", "Vtop.mk", "-o", "Vtop.mk", *_OPTIMISATION]
+    make = ["make", jobs, "-C", "{scratch}", "-f", "Vtop.mk", "-o", "Vtop.mk", *optimisation]
     return {"VERILATOR_ROOT": str(root), "MAKEFLAGS": _MAKEFLAGS}, [verilate, make]
 
 
