@@ -88,9 +88,10 @@ class Quantiser(wiring.Component):
         """Block scale into `code`, two cycles after the row that closes the block; returns the left shift of values."""
         sizes = [Mux(v[31], -v.as_signed(), v)[:32] for v in self.values]
         m.d.comb += self.magnitude.eq(or_tree(sizes))
-        reaches = [
-            Mux(v[:CODE_AT].any(), bit_length(v[:CODE_AT]) + v[CODE_AT : CODE_AT + CODE_BITS], 0) for v in self.values
-        ]
+        reaches = [Signal(9, name=f"reach_of_{i}") for i in range(self.lanes)]
+        for own, v in zip(reaches, self.values, strict=True):
+            at_top = bit_length(v[:CODE_AT]) + v[CODE_AT : CODE_AT + CODE_BITS]
+            m.d.comb += own.eq(Mux(v[:CODE_AT].any(), at_top, 0))
         bits, reach, seen = Signal(32, reset_less=True), Signal(9, reset_less=True), Signal()
         new_block = Signal(reset_less=True)
         with m.If(self.valid):

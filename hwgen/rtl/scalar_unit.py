@@ -61,10 +61,10 @@ class ScalarUnit(wiring.Component):
 
     def _inverse(self, m):
         """Four stages: shift by 32, 16, 8; shift by 4, 2, 1 and scale; look up; interpolate and write."""
-        coarse, coarse_top = _normalised(self.total, TOTAL_BITS - 1, (32, 16, 8))
+        coarse, coarse_top = _normalised(m, self.total, TOTAL_BITS - 1, (32, 16, 8))
         total, top = Signal(TOTAL_BITS, reset_less=True), Signal(6, reset_less=True)
         m.d.sync += [total.eq(coarse), top.eq(coarse_top)]
-        fine, fine_top = _normalised(total, top, (4, 2, 1))
+        fine, fine_top = _normalised(m, total, top, (4, 2, 1))
         valid, target, done_id, k, is_root = self.put_inverse, self.target, self.id, self.k, self.is_root
         kept = []
         for i in range(3):
@@ -92,15 +92,17 @@ class ScalarUnit(wiring.Component):
         return table.value, exponents[1], kept[2][1]
 
 
-def _normalised(value, top, steps):
+def _normalised(m, value, top, steps):
     """`value` shifted left while its upper bits are zero, and `top` lowered by as much."""
     half_gone = Const(0)
     for step in steps:
-        empty = ~value[len(value) - step :].any()
+        empty = Signal(name=f"empty_{step}")
+        moved, lowered = Signal(len(value), name=f"moved_{step}"), Signal(6, name=f"top_{step}")
         # of 48 bits, 32 + 16 would leave nothing: so a value of 0 ends at top = 0 too
-        if step == 16:
-            empty &= ~half_gone
-        half_gone = empty
-        value = Mux(empty, value << step, value)[: len(value)]
-        top = Mux(empty, top - step, top)[:6]
+        allowed = ~half_gone if step == 16 else Const(1)
+        m.d.comb += [
+            empty.eq(~value[len(value) - step :].any() & allowed),
+            moved.eq(Mux(empty, value << step, value)), lowered.eq(Mux(empty, top - step, top)),
+        ]
+        half_gone, value, top = empty, moved, lowered
     return value, top

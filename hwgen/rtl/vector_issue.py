@@ -145,11 +145,14 @@ class VectorIssue(wiring.Component):
         """Take a command once no row of it can reach the end of the lanes before an earlier one."""
         now, new = self.current, self.cmd.payload
         drain, behind, solo = Signal(3), Signal(3), Signal()
+        # SILU, the deepest with one operand, would enter the lanes together with RoPE's second product
+        meets = active & (now.op == Op.ROPE) & (new.op == Op.SILU)
         m.d.comb += behind.eq(Mux(active, depth(now.op), drain))
         m.d.sync += drain.eq(Mux(behind == 0, 0, behind - 1))
         m.d.comb += [
             self.cmd.ready.eq(
-                (ending | ~active) & ~self.full & (behind <= depth(new.op)) & (self.idle | ~(new.fence | solo))
+                (ending | ~active) & ~self.full & (behind <= depth(new.op)) & ~meets
+                & (self.idle | ~(new.fence | solo))
             ),
             self.accept.eq(self.cmd.ready & self.cmd.valid),
         ]

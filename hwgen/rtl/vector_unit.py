@@ -142,21 +142,29 @@ class VectorUnit(wiring.Component):
         m.d.comb += [
             ends.eq((runs & direct) | s[0]), last_step.eq(Mux(s[0], s[1].as_value(), step.as_value())),
         ]
-        mask, tail = Signal(self.lanes, reset_less=True), contexts.entries[last_step.id].tail
-        live = Cat(~last_step.last | (i < tail) for i in range(self.lanes))
+        mask, tail, live = Signal(self.lanes, reset_less=True), Signal(5), Signal(self.lanes)
+        m.d.comb += [
+            tail.eq(contexts.entries[last_step.id].tail),
+            live.eq(Cat(~last_step.last | (i < tail) for i in range(self.lanes))),
+        ]
         m.d.sync += mask.eq(live)
         lanes = self._lanes(m)
+        operands, source, low_fill = Signal(Operands), Signal(Result), Signal()
+        m.d.comb += [
+            operands.eq(_operands(p.op, step.accumulate)), source.eq(_result(last_step.op)),
+            low_fill.eq(last_step.op.matches(*MAXIMA)),
+        ]
         for i, lane in enumerate(lanes):
             m.d.comb += [
                 lane.word.eq(self.r_data.word_select(i, 32)),
                 lane.load_a.eq(issue.load_a), lane.load_b.eq(issue.load_b),
-                lane.operands.eq(_operands(p.op, step.accumulate)), lane.load_p.eq(enters),
+                lane.operands.eq(operands), lane.load_p.eq(enters),
                 lane.mantissa.eq(register.mantissa), lane.k.eq(register.exponent), lane.is_exp.eq(p.op == Op.EXP),
                 lane.minus.eq(~odd if self.lanes == 1 else 1 - i % 2),
                 lane.load_t.eq(t2[0]), lane.is_exp_t.eq(t2[1].op == Op.EXP),
                 lane.load_product.eq(m2[0]), lane.accumulate.eq(m2[1].accumulate),
-                lane.source.eq(_result(last_step.op)), lane.amount.eq(last_step.amount), lane.live.eq(live[i]),
-                lane.low_fill.eq(last_step.op.matches(*MAXIMA)),
+                lane.source.eq(source), lane.amount.eq(last_step.amount), lane.live.eq(live[i]),
+                lane.low_fill.eq(low_fill),
             ]
         self._norm_constants(m, issue, runs & (p.op == Op.SUMSQ), register, scalars, reducer)
         return *self._stage(m, ends, last_step, "w"), mask, lanes
