@@ -15,7 +15,8 @@ class FlitBuffer(wiring.Component):
 
     Parameters: `flit_bits`, `depth` (flits, any 2..16).
     Members: `w_valid, w_data, w_last` write; `r_valid, r_data, r_last` the head, removed by `pop` (only while
-    `r_valid`); `overflow` pulses when a flit comes while full; it is lost.
+    `r_valid`); `overflow` pulses in the cycle after a flit came while full: what the buffer holds is
+    then lost.
     """
 
     def __init__(self, *, flit_bits: int, depth: int):
@@ -32,24 +33,23 @@ class FlitBuffer(wiring.Component):
         entries = [Signal(self.flit_bits + 1, reset_less=True, name=f"entry{i}") for i in range(self.depth)]
         write, read = Signal(self.depth, init=1), Signal(self.depth, init=1)
         head = Signal(self.flit_bits + 1)
-        full, accept = Signal(), Signal()
+        full = Signal()
         m.d.comb += [
             full.eq(self.r_valid & (write & read).any()),
-            accept.eq(self.w_valid & ~full),
-            self.overflow.eq(self.w_valid & full),
-            head.eq(one_hot_mux(read, entries)),
+            head.eq(one_hot_mux(read, [~entry for entry in entries])),
             self.r_data.eq(head[:-1]),
             self.r_last.eq(head[-1]),
         ]
         for i, entry in enumerate(entries):
             with m.If(write[i] & ~full):
-                m.d.sync += entry.eq(Cat(self.w_data, self.w_last))
-        with m.If(accept):
+                m.d.sync += entry.eq(~Cat(self.w_data, self.w_last))
+        m.d.sync += self.overflow.eq(self.w_valid & full)
+        with m.If(self.w_valid):
             m.d.sync += write.eq(write.rotate_left(1))
         with m.If(self.pop):
             m.d.sync += read.eq(read.rotate_left(1))
         emptied = self.pop & (write & read.rotate_left(1)).any()
-        m.d.sync += self.r_valid.eq(accept | (self.r_valid & ~emptied))
+        m.d.sync += self.r_valid.eq(self.w_valid | (self.r_valid & ~emptied))
         return m
 
 

@@ -1,6 +1,6 @@
 """Link between two routers, or a router and what hangs on it, and the credit count its sender keeps."""
 
-from amaranth.hdl import Module
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -26,9 +26,13 @@ class Link(wiring.Signature):
 class CreditCounter(wiring.Component):
     """Credits of one link. A credit that comes back can be spent in the next cycle.
 
+    The count is kept as a row of ones and what was spent is taken off a cycle later, because `send` and `credit` settle
+    last in a router's cycle and here pass one gate.
+
     Parameters: `credits`, the receiver's buffer depth in flits.
-    Members: `send` and `credit` change the count by one; `count`; `some` = count is not zero; `fault` pulses when a
-    credit is spent that is not there, or one comes back that was not out.
+    Members: `send` (only while `some`) and `credit` take one off and add one; `more_than` has bit k set while there are
+    more than k credits; `some` is its bit 0; `fault` is high from the cycle after a credit came back that was not out,
+    until the count is right again.
     """
 
     def __init__(self, *, credits: int):
@@ -36,18 +40,13 @@ class CreditCounter(wiring.Component):
             raise ValueError(f"Credits must be 1 or more, not {credits!r}")
         self.credits = credits
         super().__init__({
-            "send": In(1), "credit": In(1), "count": Out(range(credits + 1), init=credits), "some": Out(1),
-            "fault": Out(1),
+            "send": In(1), "credit": In(1), "more_than": Out(credits), "some": Out(1), "fault": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.d.comb += [
-            self.some.eq(self.count != 0),
-            self.fault.eq((self.send & ~self.some) | (self.credit & (self.count == self.credits))),
-        ]
-        with m.If(self.send & ~self.credit):
-            m.d.sync += self.count.eq(self.count - 1)
-        with m.Elif(self.credit & ~self.send):
-            m.d.sync += self.count.eq(self.count + 1)
+        ones, spent = Signal(self.credits + 1, init=(1 << self.credits) - 1), Signal()
+        now = Mux(spent, ones >> 1, ones)
+        m.d.sync += [spent.eq(self.send), ones.eq(Mux(self.credit, Cat(1, now), now))]
+        m.d.comb += [Cat(self.more_than, self.fault).eq(now), self.some.eq(self.more_than[0])]
         return m

@@ -34,7 +34,7 @@ class PacketReceiver(wiring.Component):
     counter_add : in the cycle after such a write.
     start : a message of ctr 15 is complete (word 1 has come; word 0, the token, came before or with it).
     report : a message of ctr 14 has come.
-    fault : a flit came into a full buffer.
+    fault : a flit came into a full buffer, one cycle ago.
     """
 
     def __init__(self, *, width: int, height: int, flit_bits: int, lanes: int, address_bits: int, buffer_flits: int,

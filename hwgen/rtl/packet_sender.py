@@ -39,7 +39,7 @@ class PacketSender(wiring.Component):
     report : a pulse asks for `counters` (8 x 32 bit) to be sent to the host, after the current command.
     stalled : a flit is there and no credit.
     busy : a command or report is under way or due.
-    fault : a credit came that was not out.
+    fault : a credit came that was not out, as CreditCounter tells it.
     """
 
     def __init__(self, *, width: int, height: int, flit_bits: int, lanes: int, address_bits: int, buffer_flits: int,

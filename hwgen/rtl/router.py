@@ -35,9 +35,9 @@ class Router(wiring.Component):
     Parameters: mesh `width` x `height`, `flit_bits`, `buffer_flits` (depth of each input buffer, and credits of each
     output), `multicast` (without it x1, y1 and flits of the header are not read).
 
-    Members: `my_x`, `my_y` In, constant; `P_in` In(Link), `P_out` Out(Link) for P of PORTS; `fault` Out pulses two
-    cycles after a flit came into a full buffer, a credit came that was not out, or a packet asked for no output.
-    Such a packet stays and blocks its input.
+    Members: `my_x`, `my_y` In, constant; `P_in` In(Link), `P_out` Out(Link) for P of PORTS; `fault` Out is high two
+    cycles after a flit came into a full buffer or a credit came that was not out, and while a packet asks for no
+    output (it stays and blocks its input).
     """
 
     def __init__(self, *, width: int, height: int, flit_bits: int, buffer_flits: int, multicast: bool):
@@ -139,7 +139,7 @@ class Router(wiring.Component):
         able, grant = {}, {}
         for i in PORTS:
             length = self._field(buffers[i].r_data, "flits")
-            ready = [~request[i, o] | (free[o] & (credits[o].count > length)) for o in TURNS[i]]
+            ready = [~request[i, o] | (free[o] & credits[o].more_than.bit_select(length, 1)) for o in TURNS[i]]
             able[i] = Signal(name=f"able_{i}")
             m.d.comb += able[i].eq(Cat(ready).all() & Cat(request[i, o] for o in TURNS[i]).any())
         for i in PORTS:
