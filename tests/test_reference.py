@@ -1,13 +1,17 @@
 """The reference against a plain per-position reading of the number rules, and its run-end rules."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from random_model import SHAPES, random_model
 
 from hwgen.arithmetic import tables, vector
 from hwgen.arithmetic.mx import BLOCK, Mx, matmul, quantize_int, quantize_weighted, shift_block
+from hwgen.errors import HwgenError
 from hwgen.quantize import quantize
-from hwgen.reference import Reference, batch_logits
-from random_model import SHAPES, random_model
+from hwgen.reference import Reference, batch_logits, generate
+
 
 def plain_logits(graph, tokens):
     """Logits after the last token and the sticky flag, position by position, with nothing but the law's functions."""
@@ -103,3 +107,62 @@ def test_steps_and_batches_follow_the_number_rules(shape, outlier):
             assert overflow
         if outlier == 1:
             assert not overflow
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return quantize(random_model("odd sizes"), context=40)
+
+
+def test_generation_is_greedy(graph):
+    tokens = generate(graph, [3, 4], 6, eos=None)
+    assert len(tokens) == 6
+    logits = batch_logits(graph, np.array([[3, 4, *tokens[:-1]]]))[0]
+    assert logits[1:].argmax(-1).tolist() == tokens
+
+
+def test_generation_ends_after_eos(graph):
+    tokens = generate(graph, [3, 4], 6, eos=None)
+    assert generate(graph, [3, 4], 6, eos=tokens[2]) == tokens[: tokens.index(tokens[2]) + 1]
+
+
+def test_generation_ends_at_the_context(graph):
+    prompt = [5, 6] * 20
+    assert len(generate(graph, prompt, 99, eos=None)) == 1
+    assert len(generate(graph, prompt[:37], 99, eos=None)) == 4
+
+
+def test_generation_goes_on_from_a_cache(graph):
+    tokens = generate(graph, [3, 4], 6, eos=None)
+    reference = Reference(graph)
+    first = reference.generate([3, 4], 2, eos=None)
+    assert first + reference.generate(first[-1:], 4, start_pos=3, eos=None) == tokens
+
+
+def test_ties_go_to_the_lowest_id(graph):
+    same = replace(graph.embed, elements=np.repeat(graph.embed.elements[7:8], 50, 0),
+                   scales=np.repeat(graph.embed.scales[7:8], 50, 0))
+    assert generate(replace(graph, embed=same), [9], 3, eos=None) == [0, 0, 0]
+
+
+def test_prompt_tokens_before_the_last_make_no_logits(graph):
+    # Logits that overflow must not raise the flag where the chip skips the head.
+    huge = replace(graph, final_frac=-40, final_gain_frac=-40 - graph.final_norm_frac)
+    reference = Reference(huge)
+    reference.feed(3, 0)
+    assert not reference.overflow
+    reference.step(3, 1)
+    assert reference.overflow
+
+
+@pytest.mark.parametrize(("prompt", "tokens", "start", "message"), [
+    ([50], 1, 0, "Token id must be 0 to 49, not 50"), ([1, -1], 1, 0, "Token id must be 0 to 49, not -1"),
+    ([1] * 41, 1, 0, r"Prompt must be at most 40 tokens long \(the context\), not 41"),
+    ([1] * 3, 1, 38, r"Prompt must be at most 2 tokens long \(the context from position 38 on\), not 3"),
+    ([], 1, 0, "Prompt must be at least 1 token long, not 0"),
+    ([1], 0, 0, "Maximum of new tokens must be at least 1, not 0"),
+    ([1], 1, 40, "Start position must be 0 to 39, not 40"),
+])
+def test_requests_are_checked(graph, prompt, tokens, start, message):
+    with pytest.raises(HwgenError, match=message):
+        Reference(graph).generate(prompt, tokens, start)

@@ -1,0 +1,89 @@
+"""The Q file: round trip, same bytes, damage; and graphs of sizes alone."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from random_model import SHAPES, random_model
+
+from hwgen.errors import HwgenError
+from hwgen.integer_graph import MATRICES, IntegerGraph, is_graph_file, shape_only
+from hwgen.quantize import quantize
+
+
+@pytest.fixture(scope="module", params=SHAPES)
+def graph(request):
+    return quantize(random_model(request.param), context=20, allow_wrap=True)
+
+
+def test_round_trip(graph, tmp_path):
+    path = tmp_path / "q"
+    graph.save(path)
+    assert [p.name for p in tmp_path.iterdir()] == ["q"]
+    back = IntegerGraph.load(path)
+    assert back.config == graph.config
+    assert back.arrays().keys() == graph.arrays().keys()
+    for name, array in graph.arrays().items():
+        np.testing.assert_array_equal(back.arrays()[name], array)
+        assert back.arrays()[name].dtype == array.dtype
+    for ours, theirs in zip(graph.layers, back.layers, strict=True):
+        fracs = {name: value for name, value in vars(ours).items() if name not in MATRICES}
+        assert fracs == {name: value for name, value in vars(theirs).items() if name not in MATRICES}
+        assert [getattr(ours, m).length for m in MATRICES] == [getattr(theirs, m).length for m in MATRICES]
+    assert back.signature() == graph.signature()
+    assert is_graph_file(path)
+
+
+def test_same_graph_same_bytes(graph, tmp_path):
+    for name in ("a", "b"):
+        graph.save(tmp_path / name)
+        graph = IntegerGraph.load(tmp_path / name)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_signature_depends_on_weights_and_exponents(graph):
+    embed = replace(graph.embed, elements=graph.embed.elements ^ 1)
+    layers = (replace(graph.layers[0], q_frac=graph.layers[0].q_frac + 1), *graph.layers[1:])
+    signatures = {g.signature() for g in (graph, replace(graph, embed=embed), replace(graph, layers=layers))}
+    assert len(signatures) == 3
+
+
+def test_bias_blocks(graph):
+    for matrix in MATRICES:
+        assert graph.has_bias(matrix) == graph.config.mlp_bias
+
+
+def test_shape_only_has_the_same_shapes(graph):
+    empty = shape_only(graph.config, graph.context)
+    assert {n: a.shape for n, a in empty.arrays().items()} == {n: a.shape for n, a in graph.arrays().items()}
+    assert {n: a.dtype for n, a in empty.arrays().items()} == {n: a.dtype for n, a in graph.arrays().items()}
+    assert empty.signature() == shape_only(graph.config, graph.context).signature()
+
+
+def test_shape_only_of_a_large_model_takes_no_memory():
+    config = replace(random_model("odd sizes").config, vocab=1 << 20, hidden=1 << 14, ffn=1 << 16, layers=80)
+    graph = shape_only(config, 512)
+    assert graph.embed.elements.shape == (1 << 20, 512, 32)
+    assert graph.signature() > 0
+
+
+@pytest.mark.parametrize("damage", [lambda b: b[:100], lambda b: b[: len(b) // 2], lambda b: b"GGUF" + b[4:],
+                                    lambda b: b.replace(b"hwgen-integer-graph-1", b"hwgen-integer-graph-0")])
+def test_damaged_files_are_refused(graph, tmp_path, damage):
+    graph.save(tmp_path / "q")
+    data = (tmp_path / "q").read_bytes()
+    (tmp_path / "bad").write_bytes(damage(data))
+    with pytest.raises(HwgenError, match="Integer graph must be a file that `hwgen quantize` wrote, not .*bad"):
+        IntegerGraph.load(tmp_path / "bad")
+    with pytest.raises(HwgenError, match="not .*missing"):
+        IntegerGraph.load(tmp_path / "missing")
+
+
+def test_a_failed_save_leaves_nothing(graph, tmp_path, monkeypatch):
+    def fail(*args, **kwargs):
+        raise OSError("disk full")
+
+    monkeypatch.setattr("hwgen.integer_graph.save_file", fail)
+    with pytest.raises(OSError, match="disk full"):
+        graph.save(tmp_path / "q")
+    assert list(tmp_path.iterdir()) == []
