@@ -12,8 +12,6 @@ from hwgen.template_files import environment
 
 DETAILED = 64
 """Tiles that are shown one by one; larger meshes are shown as a map and as means of their classes."""
-COUNTERS = ("mac_busy", "matrix_waits_token", "matrix_waits_message", "vector_busy", "vector_waits_message",
-            "send_waits_network", "issue_blocked")
 _UNITS = {
     "matrix": (("multiplying", "mac", "mac_busy"), ("waits for another unit", "token", "matrix_waits_token"),
                ("waits for a message", "message", "matrix_waits_message")),
@@ -123,7 +121,7 @@ def _occupancy(manifest, tiles) -> list[dict]:
             own = [tile for tile in tiles if kind[tile["x"], tile["y"]] == cls["name"]]
             if own:
                 rows.append((f"mean of {cls['name']}", {key: sum(t[key] for t in own) / len(own)
-                                                       for key in ("running", *COUNTERS)}))
+                                                       for key in manifest["counters"]}))
     return [{"name": name, "bars": [_bar(unit, tile) for unit in _UNITS]} for name, tile in rows]
 
 

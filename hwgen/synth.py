@@ -171,7 +171,7 @@ def as_table(modules: list[dict]) -> Table:
     """The modules as a table for the terminal; the last line is the whole chip."""
     mapped = modules[-1]["all_area"] is not None
     table = Table(title="Modules" if mapped else "Modules, in generic gates")
-    table.add_column("module")
+    table.add_column("module", overflow="fold")
     columns = ["instances", "cells", "flip-flops", "cells with parts"]
     for name in columns + (["area um2", "kGE with parts", "path ns"] if mapped else []):
         table.add_column(name, justify="right")

@@ -5,7 +5,6 @@ from hwgen.design import parse_design
 from hwgen.integer_graph import shape_only
 from hwgen.manifest import manifest
 from hwgen.model_config import ModelConfig
-from hwgen.report import COUNTERS
 
 CONFIG = ModelConfig(vocab=100, hidden=64, layers=2, heads=4, kv_heads=2, head_dim=16, ffn=96, norm_eps=1e-5,
                      max_context=64, tied=True, bos=1, eos=2, eos_ids=(2,))
@@ -25,12 +24,12 @@ def chip_manifest(design: str = DESIGN, files=()) -> dict:
 
 def simulation(numbers: dict) -> dict:
     """Three tokens after a prompt of four; every tile multiplies for half of its cycles."""
-    share = dict(zip(COUNTERS, (500, 200, 100, 300, 50, 20, 10), strict=True))
+    share = dict(zip(numbers["counters"], (1000, 500, 200, 100, 300, 50, 20, 10), strict=True))
     places = [(tile["x"], tile["y"]) for tile in numbers["tiles"]]
     return {
         "tokens": [5, 6, 7], "text": "a <script>alert(1)</script> & b", "prompt_ids": [1, 2, 3, 4], "sim": "verilator",
         "cycles": 6100, "cycles_per_token": [4000, 1000, 1000], "overflow": False, "fault": False,
-        "tiles": [{"x": x, "y": y, "running": 1000, **share} for x, y in places],
+        "tiles": [{"x": x, "y": y, **share} for x, y in places],
         "timeline": [{"x": x, "y": y, "unit": unit, "start": 9000 + at, "stop": 9000 + at + 40}
                      for x, y in places for unit in ("matrix", "vector", "send") for at in range(0, 1000, 100)],
     }
