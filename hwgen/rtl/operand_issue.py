@@ -1,6 +1,6 @@
 """Address generation of the matrix unit: walks the operand words of an instruction."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
@@ -101,4 +101,5 @@ class OperandIssue(wiring.Component):
             self.weight_addr.eq(Mux(first, cmd.base, address) + offset), self.x_addr.eq(cmd.x + k),
         ]
         with m.If(read):
-            m.d.sync += address.eq(self.weight_addr + 1 + Mux(row_end, stride - words, 0))
+            # at the row's end k = words - 1, so that stride - k is the way to the next row's first word
+            m.d.sync += address.eq(self.weight_addr + Mux(row_end, stride, 1) - Mux(row_end, k, 0))
