@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """A tile core in Amaranth's simulator: memories with one cycle of latency, and a network of one node."""
 
 import random

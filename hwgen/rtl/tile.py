@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """Tile core: sequencer, stations, matrix unit, vector unit and network interface around external memories."""
 
 from amaranth.hdl import Array, Cat, Module, Mux, Signal
