@@ -84,6 +84,8 @@ class VectorUnit(wiring.Component):
         wiring.connect(m, wiring.flipped(self.cmd), issue.cmd)
         self._contexts(m, issue, contexts)
         m.d.comb += [self.r_en.eq(issue.r_en), self.r_addr.eq(issue.r_addr)]
+        # under an emitting platform a lane is one module, however many there are
+        self._place = getattr(platform, "place", lambda part: part)
         valid, step, mask, lanes = self._pipeline(m, issue, contexts, scalars, reducer)
         context = Signal(CONTEXT)
         m.d.comb += context.eq(contexts.entries[step.id])
@@ -189,7 +191,7 @@ class VectorUnit(wiring.Component):
         """The lanes, each with its partner's operands for RoPE."""
         lanes = [VectorLane() for _ in range(self.lanes)]
         for i, lane in enumerate(lanes):
-            m.submodules[f"lane_{i}"] = lane
+            m.submodules[f"lane_{i}"] = self._place(lane)
             partner = lanes[i ^ 1] if self.lanes > 1 else lane
             even, odd = (lane, partner) if i % 2 == 0 else (partner, lane)
             m.d.comb += [

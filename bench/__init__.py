@@ -1,0 +1,1 @@
+"""Measurements of speed and area; `python -m bench` prints them all."""
