@@ -181,8 +181,8 @@ def test_all_nodes_multicast_to_all(width, height, depth):
 
 
 PATTERNS = {
-    "full speed": {}, "idle sources": {"send": 0.2}, "slow sinks": {"take": 0.25},
-    "spells": {"send": 0.5, "take": 0.5, "spell": 9},
+    "full speed": {}, "idle sources": {"send": 0.2}, "slow sinks": {"take": 0.35},
+    "spells": {"send": 0.7, "take": 0.6, "spell": 7},
 }
 RANDOM = [
     (2, 2, 64, 4, "full speed"), (2, 2, 32, 2, "slow sinks"), (2, 2, 256, 16, "spells"), (3, 2, 32, 3, "full speed"),
@@ -195,14 +195,14 @@ RANDOM = [
 def test_random_traffic_arrives_whole_and_in_order(width, height, flit_bits, depth, pattern):
     traffic = Traffic(width=width, height=height, flit_bits=flit_bits, buffer_flits=depth, seed=depth,
                       **PATTERNS[pattern])
-    traffic.add_random(25 * len(traffic.ends), longest=9, several=0.3)
+    traffic.add_random(min(20 * len(traffic.ends), 140), longest=9, several=0.3)
     traffic.run(8000)
 
 
 @pytest.mark.parametrize("width, height, depth, pattern", [(3, 3, 2, "spells"), (2, 2, 4, "full speed")])
 def test_random_unicast_without_multicast_hardware(width, height, depth, pattern):
     traffic = Traffic(width=width, height=height, buffer_flits=depth, multicast=False, seed=depth, **PATTERNS[pattern])
-    traffic.add_random(25 * len(traffic.ends), longest=17, several=0)
+    traffic.add_random(10 * len(traffic.ends), longest=17, several=0)
     traffic.run(8000)
 
 

@@ -63,21 +63,18 @@ class Router(wiring.Component):
             m.submodules[f"{port}_credits"] = credits[port] = self._connect_credits(m, port)
             faults += [buffers[port].overflow, credits[port].fault]
         lock = {(i, o): Signal(name=f"lock_{i}_{o}") for i in PORTS for o in TURNS[i]}
-        win = {turn: Signal(name="win_{}_{}".format(*turn)) for turn in lock}
-        request, free = {}, {}
-        for o in PORTS:
-            free[o] = ~Cat(lock[i, o] for i in PORTS if o in TURNS[i]).any()
+        free = {o: ~Cat(lock[i, o] for i in PORTS if o in TURNS[i]).any() for o in PORTS}
+        waiting, route = {}, {}
         for i in PORTS:
-            waiting = Signal(name=f"waiting_{i}")
-            m.d.comb += waiting.eq(buffers[i].r_valid & ~Cat(lock[i, o] for o in TURNS[i]).any())
-            route = self._route(i, buffers[i].r_data)
-            for o in TURNS[i]:
-                request[i, o] = Signal(name=f"request_{i}_{o}")
-                m.d.comb += request[i, o].eq(waiting & route[o])
-            faults.append(waiting & ~Cat(route.values()).any())
-        grant = self._allocate(m, buffers, credits, free, request, win)
-        self._update_order(m, grant)
-        self._switch(m, buffers, credits, lock, win)
+            waiting[i] = Signal(name=f"waiting_{i}")
+            m.d.comb += waiting[i].eq(buffers[i].r_valid & ~Cat(lock[i, o] for o in TURNS[i]).any())
+            for o, taken in self._route(i, buffers[i].r_data).items():
+                route[i, o] = Signal(name=f"route_{i}_{o}")
+                m.d.comb += route[i, o].eq(taken)
+            faults.append(waiting[i] & ~Cat(route[i, o] for o in TURNS[i]).any())
+        allocate = self._allocate_trees if self.multicast else self._allocate_paths
+        win, grant = allocate(m, buffers, credits, free, waiting, route, self._order(m))
+        self._switch(m, buffers, credits, lock, win, grant)
         m.d.sync += self.fault.eq(Cat(faults).any())
         return m
 
@@ -121,58 +118,67 @@ class Router(wiring.Component):
                   "west": left | (here & host)}
         return {o: routes[o] for o in TURNS[port]}
 
-    def _allocate(self, m, buffers, credits, free, request, win):
-        """Drive `win`; return input -> whether its packet starts in this cycle."""
-        before = self._before = {}
+    def _order(self, m):
+        """(i, j) -> whether input i goes before j: one bit for each pair, which `_serve` keeps a total order."""
+        order = {}
         for a, i in enumerate(PORTS):
             for j in PORTS[a + 1:]:
-                before[i, j] = Signal(name=f"order_{i}_{j}")
-                before[j, i] = ~before[i, j]
-        if self.multicast:
-            return self._allocate_trees(m, buffers, credits, free, request, win)
-        for i, o in win:
-            ahead = Cat(request[j, o] & before[j, i] for j in PORTS if j != i and o in TURNS[j]).any()
-            m.d.comb += win[i, o].eq(request[i, o] & free[o] & credits[o].some & ~ahead)
-        return {i: Cat(win[i, o] for o in TURNS[i]).any() for i in PORTS}
+                order[i, j] = Signal(name=f"order_{i}_{j}")
+                order[j, i] = ~order[i, j]
+        return order
 
-    def _allocate_trees(self, m, buffers, credits, free, request, win):
-        able, grant = {}, {}
-        for i in PORTS:
-            length = self._field(buffers[i].r_data, "flits")
-            ready = [~request[i, o] | (free[o] & credits[o].more_than.bit_select(length, 1)) for o in TURNS[i]]
-            able[i] = Signal(name=f"able_{i}")
-            m.d.comb += able[i].eq(Cat(ready).all() & Cat(request[i, o] for o in TURNS[i]).any())
-        for i in PORTS:
-            ahead = []
-            for j in PORTS:
-                if j != i:
-                    shared = Cat(request[i, o] & request[j, o] for o in TURNS[i] if o in TURNS[j]).any()
-                    ahead.append(shared & able[j] & self._before[j, i])
-            grant[i] = Signal(name=f"grant_{i}")
-            m.d.comb += grant[i].eq(able[i] & ~Cat(ahead).any())
-        m.d.comb += [win[i, o].eq(request[i, o] & grant[i]) for i, o in win]
-        return grant
-
-    def _update_order(self, m, grant):
+    def _serve(self, m, order, grant):
         """Move the inputs served in this cycle behind all others; order among them, and among the others, stays."""
         for a, i in enumerate(PORTS):
             for j in PORTS[a + 1:]:
                 with m.If(grant[i] ^ grant[j]):
-                    m.d.sync += self._before[i, j].eq(grant[j])
+                    m.d.sync += order[i, j].eq(grant[j])
 
-    def _switch(self, m, buffers, credits, lock, win):
-        flow = {(i, o): win[i, o] | (lock[i, o] & buffers[i].r_valid & credits[o].some) for i, o in lock}
+    def _allocate_paths(self, m, buffers, credits, free, waiting, route, order):
+        """(win, grant) for unicast: every output takes the first of the inputs that ask for it."""
+        request = {(i, o): waiting[i] & route[i, o] for i, o in route}
+        win = {}
+        for i, o in route:
+            ahead = Cat(request[j, o] & order[j, i] for j in PORTS if j != i and o in TURNS[j]).any()
+            win[i, o] = Signal(name=f"win_{i}_{o}")
+            m.d.comb += win[i, o].eq(request[i, o] & free[o] & credits[o].some & ~ahead)
+        grant = {i: Cat(win[i, o] for o in TURNS[i]).any() for i in PORTS}
+        self._serve(m, order, grant)
+        return win, grant
+
+    def _allocate_trees(self, m, buffers, credits, free, waiting, route, order):
+        """(win, grant) with multicast: an input whose outputs are all ready yields to such inputs ahead of it only."""
+        able, grant = {}, {}
         for i in PORTS:
-            m.d.comb += buffers[i].pop.eq(Cat(flow[i, o] for o in TURNS[i]).any())
+            able[i], grant[i] = Signal(name=f"able_{i}"), Signal(name=f"grant_{i}")
+            length = self._field(buffers[i].r_data, "flits")
+            ready = {o: free[o] & credits[o].more_than.bit_select(length, 1) for o in TURNS[i]}
+            missing = Cat(route[i, o] & ~ready[o] for o in TURNS[i]).any()
+            m.d.comb += able[i].eq(waiting[i] & Cat(route[i, o] for o in TURNS[i]).any() & ~missing)
+        for i in PORTS:
+            ahead = []
+            for j in PORTS:
+                if j != i:
+                    shared = Cat(route[i, o] & route[j, o] for o in TURNS[i] if o in TURNS[j]).any()
+                    ahead.append(shared & order[j, i] & able[j])
+            m.d.comb += grant[i].eq(able[i] & ~Cat(ahead).any())
+        self._serve(m, order, grant)
+        return {(i, o): route[i, o] & grant[i] for i, o in route}, grant
+
+    def _switch(self, m, buffers, credits, lock, win, grant):
+        for i in PORTS:
+            flows = Cat(lock[i, o] & credits[o].some for o in TURNS[i]).any()
+            m.d.comb += buffers[i].pop.eq(grant[i] | (buffers[i].r_valid & flows))
             for o in TURNS[i]:
                 ends = buffers[i].pop & buffers[i].r_last
                 m.d.sync += lock[i, o].eq((lock[i, o] | win[i, o]) & ~ends)
         for o in PORTS:
             sources = [i for i in PORTS if o in TURNS[i]]
             sink = getattr(self, f"{o}_out")
-            select = Signal(len(sources), name=f"select_{o}")
-            m.d.comb += select.eq(Cat(lock[i, o] | win[i, o] for i in sources))
+            select = Cat(lock[i, o] | win[i, o] for i in sources)
             flit = one_hot_mux(select, [Cat(buffers[i].r_data, buffers[i].r_last) for i in sources])
+            follows = credits[o].some & Cat(lock[i, o] & buffers[i].r_valid for i in sources).any()
             m.d.comb += [
-                sink.valid.eq(Cat(flow[i, o] for i in sources).any()), sink.data.eq(flit[:-1]), sink.last.eq(flit[-1]),
+                sink.valid.eq(Cat(win[i, o] for i in sources).any() | follows),
+                sink.data.eq(flit[:-1]), sink.last.eq(flit[-1]),
             ]
