@@ -15,6 +15,8 @@ from hwgen.errors import HwgenError
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Turn a transformer checkpoint into a chip.")
 progress = Console(stderr=True)
+INTERRUPTED = 130
+"""What the command-line library returns instead of passing a KeyboardInterrupt on."""
 
 Model = Annotated[str, typer.Argument(help="Hugging Face folder, GGUF file, or a Q file that `hwgen quantize` wrote")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; progress goes to stderr")]
@@ -45,6 +47,8 @@ def main() -> None:
         if isinstance(error, (click.exceptions.Abort, click.ClickException)):
             _fail(getattr(error, "format_message", lambda: "interrupted; nothing half-written was left")())
         raise
+    if status == INTERRUPTED:
+        _fail("interrupted; nothing half-written was left")
     sys.exit(status or 0)
 
 

@@ -20,7 +20,7 @@ def chip_spec(chip: CompiledChip) -> ChipSpec:
         vocab=graph.config.vocab, signature=graph.signature(),
         grant_order=tuple((*_place(chip, t), _rows(chip.placement.vocabulary[t])) for t in chip.grant_order),
         kinds=tuple(_kind(cls, depths) for cls, depths in zip(design.classes, chip.depths, strict=True)),
-        tiles=tuple(TilePlace(*_place(chip, t), design.node_class[t], chip.depths[design.node_class[t]].rom)
+        tiles=tuple(TilePlace(*_place(chip, t), design.node_class[t], chip.rom_depths[t])
                     for t in range(design.tiles)))
     try:
         PacketFormat(width=spec.width, height=spec.height, flit_bits=spec.flit_bits, buffer_flits=spec.buffer_flits,
@@ -92,7 +92,8 @@ def _tile_entry(chip: CompiledChip, t: int) -> dict:
     memory, placement = chip.tiles[t].memory, chip.placement
     return {
         "x": x, "y": y, "class": memory.cls.name, "instructions": len(chip.tiles[t].program),
-        "rom_words": memory.rom.used, "kv_words": memory.kvmem.used, "vmem_words": memory.vmem.used,
+        "rom_words": memory.rom.used, "rom_depth": chip.rom_depths[t],
+        "xmem_words": memory.xmem.used, "kv_words": memory.kvmem.used, "vmem_words": memory.vmem.used,
         "rows": {name: list(getattr(placement, name)[t]) for name in ("qkv", "hidden", "ffn", "vocabulary")},
         "heads": sorted({h for units in placement.units for u in units if u.tile == t
                          for h in range(u.first, u.first + u.count)}),

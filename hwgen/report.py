@@ -47,9 +47,9 @@ def _tiles(manifest) -> list[dict]:
     for tile in manifest["tiles"]:
         cls = classes[tile["class"]]
         word = word_bytes(cls["vlen"])
-        data = tile["vmem_words"] * 4 + (tile["kv_words"] + cls["xmem_words"]) * word
+        data = tile["vmem_words"] * 4 + (tile["kv_words"] + tile["xmem_words"]) * word
         memories = {
-            "wmem": (tile["rom_words"] * word / 1024, cls["wmem_kib"]),
+            "wmem": (tile["rom_words"] * word / 1024, tile["rom_depth"] * word / 1024),
             "dmem": (data / 1024, cls["dmem_kib"]),
             "imem": (tile["instructions"] * WIDTH / 8192, cls["imem_kib"]),
         }

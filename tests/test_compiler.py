@@ -156,3 +156,10 @@ def test_vector_memory_beyond_its_address_is_refused():
                          max_context=8, tied=True)
     with pytest.raises(HwgenError, match="vmem of tile 0,0 must be at most 65536 words"):
         compile_chip(shape_only(config, 8), Design(1, 1))
+
+
+def test_weight_roms_have_few_depths_and_hold_what_is_placed():
+    chip = compile_chip(shape_only(CONFIG, 64), Design(4, 4))
+    assert len(set(chip.rom_depths)) <= 8
+    assert all(depth >= tile.memory.rom.used for depth, tile in zip(chip.rom_depths, chip.tiles, strict=True))
+    assert sum(chip.rom_depths) < 1.1 * sum(tile.memory.rom.used for tile in chip.tiles)

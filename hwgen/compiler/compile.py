@@ -18,6 +18,8 @@ from hwgen.isa import WIDTH, Instruction
 
 ADDRESS_LIMITS = {"vmem": 1 << 16, "xmem": 1 << 16, "kvmem": 1 << 20, "rom": 1 << 24}
 """Words that the instruction fields can address."""
+ROM_DEPTHS = 8
+"""Distinct weight-ROM depths in a chip: each is a macro of its own."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,8 @@ class CompiledChip:
     tiles: list[CompiledTile]
     depths: tuple[Depths, ...]
     """By tile class."""
+    rom_depths: tuple[int, ...]
+    """Words of every tile's weight ROM: at most ROM_DEPTHS values in a chip."""
     address_bits: int
     """Width of message addresses."""
 
@@ -100,7 +104,7 @@ def compile_chip(graph: IntegerGraph, design: Design) -> CompiledChip:
     reach = max(region.base + region.size for m in memories for region in m.message_regions())
     prove_routes(design)
     prove_order(design, placement)
-    return CompiledChip(graph, design, placement, tiles, depths, max(1, (reach - 1).bit_length()))
+    return CompiledChip(graph, design, placement, tiles, depths, _rom_depths(design, tiles, depths), max(1, (reach - 1).bit_length()))
 
 
 def _check_addresses(memory: TileMemory, design: Design, context: int):
@@ -121,6 +125,18 @@ def _depths(design: Design, index: int, tiles, context: int) -> Depths:
     imem = max(-(-len(t.program) // cls.fetch) for t in own)
     needed = Depths(*(max(2, depth) for depth in (vmem, xmem, kvmem, imem, rom)))
     return _fit(cls, needed, context)
+
+
+def _rom_depths(design: Design, tiles, depths) -> tuple[int, ...]:
+    """A fixed capacity as it is; else the smallest of a few depths, chosen at even ranks among what tiles need."""
+    fixed = {i for i, cls in enumerate(design.classes) if cls.wmem_kib is not None}
+    levels = sorted({t.memory.rom.used for t in tiles if design.node_class[t.memory.index] not in fixed})
+    count = max(1, ROM_DEPTHS - len(fixed))
+    chosen = sorted({max(2, levels[-1 - i * len(levels) // count]) for i in range(min(count, len(levels)))})
+    return tuple(
+        depths[c].rom if (c := design.node_class[t.memory.index]) in fixed
+        else next(level for level in chosen if level >= t.memory.rom.used)
+        for t in tiles)
 
 
 def _kib(count: int) -> str:
