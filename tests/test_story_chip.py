@@ -1,0 +1,95 @@
+"""Real models on the presets: one model, one answer, undisturbed by whatever the host does."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from hwgen.design import read_design
+from hwgen.generate import generate
+from hwgen.load import load
+from hwgen.quantize import quantize
+from hwgen.reference import Reference
+from hwgen.simulate import simulate
+
+ROOT = Path(__file__).parent.parent
+DESIGNS = ROOT / "examples/designs"
+STORIES = ROOT.parent / "shared/models/stories260K"
+PROMPT = "Once upon a time"
+TOKENS = 12
+
+
+@pytest.fixture(scope="module")
+def graph():
+    return quantize(load(ROOT / "examples/model"))
+
+
+@pytest.fixture(scope="module")
+def wanted(graph):
+    return Reference(graph).generate(graph.tokenizer.encode(PROMPT), TOKENS)
+
+
+@pytest.fixture(scope="module")
+def chip(graph, tmp_path_factory):
+    build = tmp_path_factory.mktemp("story") / "chip"
+    generate(graph, read_design(DESIGNS / "2x2.yaml"), build)
+    return build
+
+
+def _run(graph, build, **options):
+    return simulate(build, **{"sim": "verilator", "prompt_ids": graph.tokenizer.encode(PROMPT), "max_tokens": TOKENS,
+                              "quick": True} | options)
+
+
+@pytest.mark.xdist_group("story")
+@pytest.mark.parametrize("disturbance", [
+    {}, {"output_pause": [20000, 1]}, {"output_pause": [1, 1, 7, 2]}, {"reset_after": [100, 1777, 4321]}, {"eager": True},
+], ids=str)
+def test_the_example_model_tells_its_story_whatever_the_host_does(graph, wanted, chip, disturbance):
+    result = _run(graph, chip, **disturbance)
+    assert result["tokens"] == wanted
+    assert not (result["overflow"] or result["fault"] or result["err_busy"])
+
+
+@pytest.mark.xdist_group("story")
+def test_a_second_request_does_not_disturb_the_first(graph, wanted, chip):
+    result = _run(graph, chip, start_again_after=9000)
+    assert result["tokens"] == wanted and result["err_busy"]
+
+
+@pytest.mark.xdist_group("story")
+def test_logits_equal_the_references(graph, chip):
+    ids = graph.tokenizer.encode(PROMPT)
+    result = _run(graph, chip, mode="logits", max_tokens=2)
+    run = Reference(graph)
+    for position, token in enumerate(ids[:-1]):
+        run.feed(token, position)
+    first = run.step(ids[-1], len(ids) - 1)
+    np.testing.assert_array_equal(result["logits"][0], first)
+    np.testing.assert_array_equal(result["logits"][1], run.step(int(np.argmax(first)), len(ids)))
+
+
+@pytest.mark.xdist_group("story")
+def test_icarus_agrees(graph, wanted, chip):
+    assert _run(graph, chip, sim="icarus", max_tokens=2)["tokens"] == wanted[:2]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("preset", ["1x1", "2x2-heterogeneous", "4x4"])
+def test_every_preset_gives_the_same_tokens(graph, wanted, preset, tmp_path):
+    generate(graph, read_design(DESIGNS / f"{preset}.yaml"), tmp_path / "chip")
+    assert _run(graph, tmp_path / "chip")["tokens"] == wanted
+
+
+@pytest.mark.full
+def test_stories260k_on_two_by_two(tmp_path):
+    if not STORIES.exists():
+        pytest.skip(f"{STORIES.name} does not lie beside this checkout")
+    story = quantize(load(STORIES))
+    ids = story.tokenizer.encode(PROMPT)
+    wanted = Reference(story).generate(ids, 64)
+    generate(story, read_design(DESIGNS / "2x2.yaml"), tmp_path / "chip")
+    result = simulate(tmp_path / "chip", sim="verilator", prompt_ids=ids, max_tokens=64)
+    assert result["tokens"] == wanted
+    assert simulate(tmp_path / "chip", sim="icarus", prompt_ids=ids, max_tokens=4)["tokens"] == wanted[:4]
+    assert max(result["cycles_per_token"][1:]) <= 6400
