@@ -72,7 +72,7 @@ class VectorIssue(wiring.Component):
         m.d.comb += [
             row_end.eq(phase == self._phases(now.op, two, quantised)),
             last.eq(now.n <= self.lanes),
-            go.eq(active & ~(row_end & self._holds(m, active & row_end, block_last, quantised))),
+            go.eq(active & ~(row_end & self._holds(m, active & row_end, block_last, block_row, quantised))),
         ]
         with m.If(go):
             m.d.sync += phase.eq(phase + 1)
@@ -124,7 +124,7 @@ class VectorIssue(wiring.Component):
             m.d.comb += self.r_addr.eq(address >> self.lane_bits)
         m.d.sync += [self.load_a.eq(go & wants_a), self.load_b.eq(go & wants_b)]
 
-    def _holds(self, m, ends_row, closes, quantised):
+    def _holds(self, m, ends_row, closes, block_row, quantised):
         """Whether a row that ends now would reach the quantiser too early.
 
         A closing row must arrive no sooner than the last write of the block before; after a column, whose rows leave
@@ -135,10 +135,9 @@ class VectorIssue(wiring.Component):
         m.d.comb += holds.eq(quantised & (left > own) & (closes | column))
         m.d.sync += left.eq(Mux(left == 0, 0, left - 1))
         is_column = destination(now.op, now.dkind) == Dest.VCOL
+        writes = Mux(is_column, (block_row << self.lane_bits) + now.n[:6], (block_row + 1) * self._halves)
         with m.If(ends_row & ~holds & quantised & closes):
-            m.d.sync += [
-                left.eq(own + Mux(is_column, BLOCK, BLOCK // self.lanes * self._halves) - 1), column.eq(is_column),
-            ]
+            m.d.sync += [left.eq(own + writes - 1), column.eq(is_column)]
         return holds
 
     def _accept(self, m, active, ending):
