@@ -168,16 +168,28 @@ def test_multicast_waits_for_room_and_holds_nothing_meanwhile():
     assert len(traffic.ends[0, 0].got) == 4
 
 
+@pytest.mark.parametrize("take", [1.0, 0.5])
 @pytest.mark.parametrize("width, height, depth", [(2, 2, 2), (4, 4, 2), (3, 2, 3), (1, 5, 2), (2, 2, 5)])
-def test_all_nodes_multicast_to_all(width, height, depth):
+def test_all_nodes_multicast_to_all(width, height, depth, take):
     """Longest packets, smallest buffers: forks that took their outputs one by one would deadlock here."""
-    traffic = Traffic(width=width, height=height, buffer_flits=depth, flit_bits=32)
-    rounds = 2 if width * height > 9 else 6
+    traffic = Traffic(width=width, height=height, buffer_flits=depth, flit_bits=32, take=take)
+    rounds = 1 if width * height > 9 else 5
     for _ in range(rounds):
         for end in traffic.ends:
             traffic.add(end, (0, 0, width - 1, height - 1), depth)
     used = traffic.run(4000)
-    assert used < 5 * rounds * depth * len(traffic.ends)
+    assert used < 5 * rounds * depth * len(traffic.ends) / take
+
+
+def test_fault_tells_a_full_buffer_and_a_stray_credit():
+    for credits, held in [(9, 0), (4, 1)]:
+        traffic = Traffic(width=1, height=1)
+        end = traffic.ends[0, 0]
+        end.credits, end.held, end.take = credits, held, float(held)
+        for _ in range(9 * (not held)):
+            traffic.add((0, 0), (0, 0, 0, 0), 1)
+        with pytest.raises(AssertionError, match="a router reports a fault"):
+            traffic.bench.run(traffic.ends, cycles=30)
 
 
 PATTERNS = {
