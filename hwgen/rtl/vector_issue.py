@@ -135,7 +135,8 @@ class VectorIssue(wiring.Component):
         m.d.comb += holds.eq(quantised & (left > own) & (closes | column))
         m.d.sync += left.eq(Mux(left == 0, 0, left - 1))
         is_column = destination(now.op, now.dkind) == Dest.VCOL
-        writes = Mux(is_column, (block_row << self.lane_bits) + now.n[:6], (block_row + 1) * self._halves)
+        # 2 more, so that a column's scale code finds the vmem port free before the next code comes
+        writes = Mux(is_column, (block_row << self.lane_bits) + now.n[:6] + 2, (block_row + 1) * self._halves)
         with m.If(ends_row & ~holds & quantised & closes):
             m.d.sync += [left.eq(own + writes - 1), column.eq(is_column)]
         return holds
