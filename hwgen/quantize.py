@@ -8,7 +8,7 @@ import numpy as np
 
 from hwgen.arithmetic import tables
 from hwgen.arithmetic.mx import BLOCK, ELEMENT_FRACTION, SCALE_BIAS, Mx, quantize_float
-from hwgen.balance import centre_up, centre_values, pair_transform, turn_pairs
+from hwgen.balance import centre_up, centre_values, pair_scales, scale_pairs
 from hwgen.calibrate import Statistics, calibrate
 from hwgen.errors import HwgenError
 from hwgen.float_model import FloatModel
@@ -129,7 +129,7 @@ def _layer(config: ModelConfig, folded: dict, statistics: Statistics, i: int, co
 
 
 def _balance_scores(config: ModelConfig, folded: dict, q: np.ndarray, k: np.ndarray, peak: dict):
-    """Turns and scales the pairs of q and k in place, from samples [N, heads, head_dim] as the float model has them.
+    """Scales the pairs of q and k in place, from samples [N, heads, head_dim] as the float model has them.
 
     Returns bounds of their rotated pairs' magnitudes: [kv_heads, heads of a group, pairs] and [kv_heads, 1, pairs].
     """
@@ -138,8 +138,8 @@ def _balance_scores(config: ModelConfig, folded: dict, q: np.ndarray, k: np.ndar
     def pairs(array, scale):
         return array[..., order].reshape(*array.shape[:-2], config.kv_heads, -1, config.head_dim // 2, 2) * scale
 
-    scale, angle = pair_transform(pairs(q, factor), pairs(k, 1)[:, :, 0])
-    turn_pairs(config, folded, scale, angle)
+    scale = pair_scales(pairs(q, factor), pairs(k, 1)[:, :, 0])
+    scale_pairs(config, folded, scale)
     q_size, k_size = (np.hypot(*np.moveaxis(pairs(peak[name], f), -1, 0)) for name, f in (("q", factor), ("k", 1)))
     return q_size / scale[:, None], k_size * scale[:, None]
 
