@@ -11,7 +11,6 @@ from hwgen.arithmetic import mx, tables, vector
 from hwgen.isa import Dest
 from hwgen.rtl.quantiser import mx_word_bytes
 from hwgen.rtl.vector_command import REDUCTIONS, Op
-from hwgen.rtl.vector_unit import VectorUnit
 
 VMEM, XMEM, KVMEM = 2048, 64, 4096
 CLOCK = 1e-6
@@ -56,7 +55,7 @@ class State:
             self.vmem[i["dst"] : i["dst"] + 2] = value, index + wide
         elif op == Op.EXP:
             p = vector.softmax_numerators(a, self.registers[i["sin"]][0])
-            self._words(self.x, i["dst"], mx.quantize_weighted(p, b))
+            self.store(self.x, i["dst"], mx.quantize_weighted(p, b))
             mantissa, exponent = tables.reciprocal(p.sum())
             self.registers[i["sout"]] = (int(mantissa), int(exponent))
         else:
@@ -68,8 +67,8 @@ class State:
             self.overflow |= overflow
             return total
         return {
-            Op.COPY: lambda: a, Op.MUL: lambda: vector.mul(a, b, i["shift"]), Op.ROPE: lambda: vector.rope(a, b, i["shift"]),
-            Op.SILU: lambda: vector.silu(a, i["shift"]),
+            Op.COPY: lambda: a, Op.MUL: lambda: vector.mul(a, b, i["shift"]),
+            Op.ROPE: lambda: vector.rope(a, b, i["shift"]), Op.SILU: lambda: vector.silu(a, i["shift"]),
             Op.SCALE: lambda: vector.scale(a, self.registers[i["sin"]], i["shift"]),
         }[op]()
 
@@ -79,16 +78,16 @@ class State:
         elif i["dkind"] != Dest.NONE:
             quantised = mx.quantize_int(values, i["frac"])
             if i["dkind"] == Dest.X:
-                self._words(self.x, i["dst"], quantised)
+                self.store(self.x, i["dst"], quantised)
             elif i["dkind"] == Dest.KROW:
-                self._words(self.kv, i["dst"] + position * i["stride"], quantised)
+                self.store(self.kv, i["dst"] + position * i["stride"], quantised)
             else:
                 for c in range(i["n"]):
                     word = i["dst"] + c * i["stride"] + position // self.vlen
                     self.kv[word, position % self.vlen] = quantised.elements[0, c].astype(np.uint8)
                 self.vmem[i["b"] + position] = int(quantised.scales[0])
 
-    def _words(self, memory, at, quantised):
+    def store(self, memory, at, quantised):
         """Whole words: elements, zeros, scale codes."""
         vlen, flat = self.vlen, quantised.elements.reshape(-1)[: quantised.length].astype(np.uint8)
         for word in range(-(-len(flat) // vlen)):
@@ -222,7 +221,8 @@ class ProgramMaker:
         """Vectors of every magnitude; words 512..767 hold int16, 768..1023 scale codes."""
         for at in range(0, 512, 8):
             bits = int(self.rng.integers(0, 33))
-            vmem[at : at + 8] = self.rng.integers(-(1 << bits) // 2, (1 << bits) // 2 + 1, 8).clip(-(1 << 31), (1 << 31) - 1)
+            half = (1 << bits) // 2
+            vmem[at : at + 8] = self.rng.integers(-half, half + 1, 8).clip(max=(1 << 31) - 1)
         for at in self.rng.integers(0, 512, 24):
             vmem[at] = self.rng.choice([-(1 << 31), (1 << 31) - 1, 0, 1, -1, 1 << 14, -(1 << 15), 32767 << 6])
         vmem[int(self.rng.integers(0, 8)) * 32 :][:40] = 0
@@ -256,7 +256,8 @@ class ProgramMaker:
                     frac=int(rng.integers(-64, 64)), fence=int(rng.random() < 0.3),
                     shift=int(rng.choice([rng.integers(-64, 64), rng.integers(0, 40)])))
         if op in REDUCTIONS:
-            i["dst"], i["b"], i["stride"] = self._row(SOURCES, VMEM - 2), int(rng.integers(1 << 16)), int(rng.integers(1 << 12))
+            i["dst"] = self._row(SOURCES, VMEM - 2)
+            i["b"], i["stride"] = int(rng.integers(1 << 16)), int(rng.integers(1 << 12))
             return self._norm(i) if op == Op.SUMSQ else i
         if op == Op.EXP:
             return self._exp(i)

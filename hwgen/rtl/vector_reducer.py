@@ -16,7 +16,7 @@ _RADIX = 4
 class VectorReducer(wiring.Component):
     """Reduces rows of results; takes one row a cycle, of one instruction after the other.
 
-    `done` comes 2 + ceil(log4(lanes)) - (lanes = 1) cycles after the row with `step.last`, for one cycle.
+    `done` comes 1 + ceil(log4(lanes)) cycles after the row with `step.last`, for one cycle.
 
     Members
     -------
