@@ -60,9 +60,8 @@ def test_inverse_and_root_one_a_cycle():
             ctx.set(unit.put_inverse, index is not None)
             if index is not None:
                 is_root, total, k = requests[index]
-                fields = {unit.is_root: is_root, unit.total: total, unit.k: k, unit.target: index % 8}
-                for signal, value in fields.items():
-                    ctx.set(signal, value)
+                for name, value in {"is_root": is_root, "total": total, "k": k, "target": index % 8}.items():
+                    ctx.set(getattr(unit, name), value)
             waiting.append(index)
             await ctx.tick()
             # written at the end of the fourth cycle
