@@ -36,9 +36,9 @@ class VectorUnit(wiring.Component):
     Reads one row of vector memory a cycle: a row takes one cycle with one operand, two with two (RoPE on one lane:
     four). From `cmd` taken to `done` of a one-row instruction: COPY 4 cycles, ADD 5, SCALE 7, MUL 8, ROPE 9, SILU 9;
     to X 3 more; MAX 5 + ceil(log4(lanes)), SUMSQ 6 more. Memory ports are never refused; instructions complete in
-    order. Without `fence`, an instruction may read registers and memory before earlier ones have written them, but never
-    overwrites what an earlier one has yet to read. Rows reach vmem, and MX words their memories, in program order;
-    registers and scale codes may be written after the rows of a later instruction.
+    order. Without `fence`, an instruction may read registers and memory before earlier ones have written them, but
+    never overwrites what an earlier one has yet to read. Rows reach vmem, and MX words their memories, in program
+    order; registers and scale codes may be written after the rows of a later instruction.
 
     Parameters: `lanes` (1, 2, 4, 8, 16), `vlen` (8, 16, ..., 256).
 
