@@ -6,7 +6,7 @@ from hwgen.compiler.compile import compile_chip
 from hwgen.design import Design, TileClass
 from hwgen.errors import HwgenError
 from hwgen.float_model import FloatModel
-from hwgen.integer_graph import IntegerGraph
+from hwgen.integer_graph import IntegerGraph, shape_only
 from hwgen.manifest import chip_spec
 from hwgen.model_config import ModelConfig, tensor_shapes
 from hwgen.quantize import quantize
@@ -55,21 +55,26 @@ def random_design(rng: np.random.Generator) -> Design:
                   clock_mhz=100, classes=classes, node_class=tuple(int(n) for n in nodes))
 
 
-def random_pair(seed: int) -> tuple[IntegerGraph, Design]:
-    """The pair of a seed; draws again until the compiler accepts it (a header may not fit a short buffer)."""
-    rng = np.random.default_rng(seed)
-    graph = quantize(random_model(random_config(rng), rng), allow_wrap=True)
+def random_shape(seed: int) -> tuple[ModelConfig, Design]:
+    """Model sizes and design of a seed; designs that the compiler refuses (too short a buffer) are redrawn."""
+    config, rng = random_config(np.random.default_rng([seed, 0])), np.random.default_rng([seed, 1])
     while True:
         design = random_design(rng)
         try:
-            chip_spec(compile_chip(graph, design))
+            chip_spec(compile_chip(shape_only(config, config.max_context), design))
         except HwgenError:
             continue
-        return graph, design
+        return config, design
 
 
-def random_prompt(graph: IntegerGraph, seed: int) -> list[int]:
+def random_pair(seed: int) -> tuple[IntegerGraph, Design]:
+    """The quantised model and the design of a seed."""
+    config, design = random_shape(seed)
+    return quantize(random_model(config, np.random.default_rng([seed, 2])), allow_wrap=True), design
+
+
+def random_prompt(config: ModelConfig, seed: int) -> list[int]:
     """One token, a few, or up to the context limit."""
-    rng = np.random.default_rng(seed + 1)
-    length = int(rng.choice([1, 3, min(12, graph.context), graph.context if graph.context <= 20 else 5]))
-    return [int(t) for t in rng.integers(0, graph.config.vocab, min(length, graph.context))]
+    rng, context = np.random.default_rng([seed, 3]), config.max_context
+    length = int(rng.choice([1, 3, 12, context if context <= 20 else 5]))
+    return [int(t) for t in rng.integers(0, config.vocab, min(length, context))]

@@ -2,8 +2,9 @@
 
 import os
 
+import numpy as np
 import pytest
-from random_pairs import random_pair, random_prompt
+from random_pairs import random_pair, random_prompt, random_shape
 
 from hwgen.generate import generate
 from hwgen.reference import Reference
@@ -15,15 +16,16 @@ QUICK, ALL, ICARUS = 6, 60, 3
 NEW_TOKENS = 3
 
 
-def _pairs():
-    for number in range(ALL):
-        yield pytest.param(SEED + number, id=f"seed{SEED + number}", marks=[pytest.mark.full] if number >= QUICK else [])
+def _seeds(numbers, quick):
+    """Parameters for some seeds; all but the quick ones are left to `make test-full`."""
+    return [pytest.param(SEED + n, id=f"seed{SEED + n}", marks=[] if n in quick else [pytest.mark.full])
+            for n in numbers]
 
 
-@pytest.mark.parametrize("seed", _pairs())
+@pytest.mark.parametrize("seed", _seeds(range(ALL), range(QUICK)))
 def test_random_pair_is_bit_exact(seed, tmp_path):
     graph, design = random_pair(seed)
-    prompt = random_prompt(graph, seed)
+    prompt = random_prompt(graph.config, seed)
     count = min(NEW_TOKENS, graph.context - len(prompt) + 1)
     run = Reference(graph)
     wanted = run.generate(prompt, count, eos=None)
@@ -40,14 +42,24 @@ def test_odd_sizes_occur_among_the_pairs():
     """The ranges that the random pairs must reach, checked on what the seeds draw."""
     found = set()
     for seed in range(SEED, SEED + ALL):
-        graph, design = random_pair(seed)
-        config, prompt = graph.config, random_prompt(graph, seed)
+        config, design = random_shape(seed)
+        prompt = random_prompt(config, seed)
         found |= {f"head_dim {config.head_dim}", f"group {config.heads // config.kv_heads}", f"hidden {config.hidden}",
                   f"ffn {config.ffn}", f"vocab {config.vocab}", f"mesh {design.width}x{design.height}",
-                  f"flit {design.flit_bits}", f"prompt {'full' if len(prompt) == graph.context else len(prompt)}",
-                  f"context {graph.context}"}
+                  f"flit {design.flit_bits}", f"prompt {'full' if len(prompt) == config.max_context else len(prompt)}",
+                  f"context {config.max_context}", f"multicast {design.multicast}", f"depth {design.buffer_flits}"}
         for cls in design.classes:
             found |= {f"vlen {cls.vlen}", f"fetch {cls.fetch}", f"stations {cls.stations}", f"lanes {cls.lanes}"}
     assert found >= {"head_dim 24", "group 3", "hidden 40", "ffn 172", "vocab 1000", "mesh 1x1", "mesh 1x5", "mesh 3x2",
                      "flit 32", "flit 256", "vlen 8", "vlen 256", "fetch 4", "stations 1", "lanes 1", "prompt 1",
-                     "prompt full", "context 33"}
+                     "prompt full", "context 33", "multicast False", "depth 2"}
+
+
+@pytest.mark.parametrize("seed", _seeds((2, 7, 11), (2,)))
+def test_logits_of_a_random_pair(seed, tmp_path):
+    graph, design = random_pair(seed)
+    generate(graph, design, tmp_path / "chip")
+    result = simulate(tmp_path / "chip", sim="verilator", prompt_ids=[1], max_tokens=2, mode="logits", quick=True)
+    run = Reference(graph)
+    np.testing.assert_array_equal(result["logits"][0], run.step(1, 0))
+    np.testing.assert_array_equal(result["logits"][1], run.step(result["tokens"][0], 1))

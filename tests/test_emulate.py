@@ -14,7 +14,7 @@ SEED = 100
 @pytest.mark.parametrize("seed", range(SEED, SEED + 10))
 def test_random_pairs_agree_with_the_reference(seed):
     graph, design = random_pair(seed)
-    prompt = random_prompt(graph, seed)
+    prompt = random_prompt(graph.config, seed)
     run = Reference(graph)
     wanted = run.generate(prompt, min(3, graph.context - len(prompt) + 1), eos=None)
     chip = Emulator(compile_chip(graph, design), seed)
