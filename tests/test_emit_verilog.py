@@ -12,7 +12,7 @@ from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
 
 from hwgen.emit.chip import ChipSpec, TileKind, TilePlace, chip_files, chip_text
-from hwgen.emit.component import KNOBS, component_files
+from hwgen.emit.component import KNOBS, component_files, parse_settings
 from hwgen.emit.verilog import module_files
 from hwgen.emit.write import write_folder
 from hwgen.errors import HwgenError
@@ -223,3 +223,13 @@ def test_every_knob_changes_the_verilog():
 def test_bad_settings(kind, settings, message):
     with pytest.raises(HwgenError, match=message):
         component_files(kind, settings)
+
+
+def test_settings_from_the_command_line():
+    assert parse_settings("router", ["width=3", "multicast=false"]) == {"width": 3, "multicast": False}
+    for texts, message in ((["width"], "--set must be key=value, not 'width'"),
+                           (["width=3", "width=3"], "--set width must be given once, not twice"),
+                           (["widht=3"], r"not 'widht' \(did you mean width\?\)"),
+                           (["width=65"], "width must be 1 to 64, not 65")):
+        with pytest.raises(HwgenError, match=message):
+            parse_settings("router", texts)

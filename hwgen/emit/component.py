@@ -30,28 +30,50 @@ _DEFAULTS = {
 _ADDRESS_BITS = 12
 
 
+def parse_settings(kind: str, texts: list[str]) -> dict:
+    """Knobs from `key=value` texts, as `component_files` wants them. Raises HwgenError as it does, and for doubles."""
+    _check_kind(kind)
+    settings = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise HwgenError(f"--set must be key=value, not {text!r}")
+        if key in settings:
+            raise HwgenError(f"--set {key} must be given once, not twice")
+        settings[key] = _checked(kind, key, value)
+    return settings
+
+
 def component_files(kind: str, settings: dict) -> dict[str, str]:
     """Verilog of one component with its file list and waivers: {path: text}; its top module is `kind` with underscores.
 
     `settings` gives knobs of the design file (text as on the command line, or values); others have the design file's
     defaults. Raises HwgenError for an unknown component, knob or value.
     """
-    if kind not in KNOBS:
-        raise HwgenError(f"component must be {', '.join(KNOBS)}, not {kind!r}{_nearest(kind, KNOBS)}")
+    _check_kind(kind)
     knobs = {key: _DEFAULTS[key] for key in KNOBS[kind]}
-    for key, text in settings.items():
-        if key not in knobs:
-            raise HwgenError(f"{kind} setting must be {', '.join(knobs)}, not {key!r}{_nearest(key, knobs)}")
-        value = _value(text)
-        check_knob(_RULES, key, value)
-        if value != "auto":
-            knobs[key] = value
+    values = {key: _checked(kind, key, text) for key, text in settings.items()}
+    knobs |= {key: value for key, value in values.items() if value != "auto"}
     try:
         files = _rom(knobs) if kind == "rom" else module_files({kind.replace("-", "_"): _component(kind, knobs)})
     except ValueError as error:
         raise HwgenError(str(error)) from None
     file_list = "".join(f"{name}\n" for name in files)
     return {**files, "filelist.f": file_list, "lint.vlt": lint_waivers([] if kind == "rom" else list(files))}
+
+
+def _check_kind(kind):
+    if kind not in KNOBS:
+        raise HwgenError(f"component must be {', '.join(KNOBS)}, not {kind!r}{_nearest(kind, KNOBS)}")
+
+
+def _checked(kind, key, text):
+    """The value of a knob, if the component has the knob and the knob the value."""
+    if key not in KNOBS[kind]:
+        raise HwgenError(f"{kind} setting must be {', '.join(KNOBS[kind])}, not {key!r}{_nearest(key, KNOBS[kind])}")
+    value = _value(text)
+    check_knob(_RULES, key, value)
+    return value
 
 
 def _component(kind, knobs):
