@@ -1,6 +1,6 @@
 """Area per MAC lane and critical path of the matrix unit against a bare multiply-accumulate cell, as a table.
 
-    python -m bench.matrix_area [--liberty osu=PATH] [--vlen 32 64]
+    python -m bench.matrix_area [--liberty osu018=PATH --liberty ihp=PATH] [--vlen 32 64]
 
 Each design is synthesised twice (`synth -flatten`, with and without `-booth`), mapped with one abc script, and the
 smaller result counts. The bare cell is a signed 8x8 multiply with registered inputs and its own 32-bit accumulator.
@@ -91,7 +91,7 @@ def matrix_unit_verilog(vlen: int) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--liberty", action="append", default=[], metavar="NAME=PATH", help="default: osu018, installed")
+    parser.add_argument("--liberty", action="append", default=[], metavar="NAME=PATH", help="default: osu018")
     parser.add_argument("--vlen", type=int, nargs="+", default=[32, 64])
     options = parser.parse_args()
     libraries = dict(item.split("=", 1) for item in options.liberty) or {"osu018": OSU018}

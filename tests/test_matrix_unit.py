@@ -12,8 +12,8 @@ from hwgen.arithmetic.mx import Mx, matmul
 from hwgen.rtl.block_shift import BlockShift
 from hwgen.rtl.dot_product import DotProduct
 from hwgen.rtl.matrix_unit import MatrixUnit
+from hwgen.rtl.operand_issue import COMMAND
 from hwgen.rtl.result_queue import ResultQueue
-from hwgen.rtl.row_accumulator import RowAccumulator
 
 VLENS = (8, 16, 32, 64, 128, 256)
 
@@ -26,7 +26,8 @@ class Word:
     scales: np.ndarray
 
     def bits(self) -> int:
-        return int.from_bytes(self.elements.astype(np.int8).tobytes() + self.scales.astype(np.uint8).tobytes(), "little")
+        content = self.elements.astype(np.int8).tobytes() + self.scales.astype(np.uint8).tobytes()
+        return int.from_bytes(content, "little")
 
 
 class Memories:
@@ -101,8 +102,7 @@ def expected(memories, cmds):
 
 
 def command(**fields):
-    defaults = dict(x=0, base=0, rows=1, kwords=1, stride=0, dst=0, kv=0, bare=0, gather=0, two_limb=0, push=0)
-    return defaults | fields
+    return dict.fromkeys(COMMAND.members, 0) | {"rows": 1, "kwords": 1} | fields
 
 
 @dataclass
@@ -267,7 +267,7 @@ def test_one_word_a_cycle(vlen):
     cmds = [
         command(rows=30, kwords=1, stride=1), command(rows=4, kwords=3, stride=3, dst=9), command(rows=2, kwords=2),
         command(rows=9, gather=1, two_limb=1, x=5), command(rows=5, gather=1), command(rows=1, kwords=3, kv=1),
-        command(rows=1, kwords=3, kv=1), command(rows=1, kwords=3), command(rows=1, kwords=3), command(rows=3),
+        *[command(rows=1, kwords=3, dst=i) for i in range(6)], *[command(rows=3, dst=i) for i in range(6)],
     ]
     run, = check(rng, [Batch(Memories(rng, vlen), cmds)])
     assert run.cycles == run.busy
@@ -285,9 +285,9 @@ def test_sustained_back_pressure_loses_nothing():
     (lambda: MatrixUnit(vlen=32, rom_address_bits=25), "Weight ROM address width must be 1 to 24, not 25"),
     (lambda: MatrixUnit(vlen=32, kv_address_bits=0), "KV address width must be 1 to 24, not 0"),
     (lambda: MatrixUnit(vlen=32, x_address_bits=17), "Operand address width must be 1 to 16, not 17"),
-    (lambda: DotProduct(lanes=4), "Lanes must be 8, 16 or 32, not 4"),
-    (lambda: BlockShift(ahead=0), "Cycles ahead must be 1 or more, not 0"),
-    (lambda: RowAccumulator(blocks=0), "Blocks must be 1 or more, not 0"),
+    (lambda: DotProduct(vlen=4), "VLEN must be 8, 16, 32, 64, 128 or 256, not 4"),
+    (lambda: BlockShift(blocks=1, ahead=0), "Cycles ahead must be 1 or more, not 0"),
+    (lambda: BlockShift(blocks=3, ahead=1), "Blocks must be a power of two, not 3"),
     (lambda: ResultQueue(depth=0, instructions=1), "Depths must be 1 or more, not 0 and 1"),
 ])
 def test_refusals(make, sentence):

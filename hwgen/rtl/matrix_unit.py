@@ -7,13 +7,12 @@ from amaranth.lib.wiring import In, Out
 
 from hwgen.arithmetic.mx import BLOCK, SCALE_BIAS
 from hwgen.rtl.block_shift import BlockShift
-from hwgen.rtl.dot_product import DotProduct
+from hwgen.rtl.dot_product import VLENS, DotProduct
 from hwgen.rtl.operand_issue import COMMAND, OperandIssue
 from hwgen.rtl.result_queue import RESULT, ResultQueue
 from hwgen.rtl.row_accumulator import RowAccumulator
 
-VLENS = (8, 16, 32, 64, 128, 256)
-_INSTRUCTIONS = 4
+_INSTRUCTIONS = 3
 """Instructions whose results may be under way: enough for instructions of three words and more to follow closely."""
 
 
@@ -21,7 +20,7 @@ class MatrixUnit(wiring.Component):
     """Executes MATMUL and GATHER (ARCHITECTURE.md, sections 1, 3, 4) in order, one operand word a cycle.
 
     No bubble between rows or between instructions of 3 and more words. A result follows the read of its row's last word
-    by LATENCY cycles. While results are not taken, up to 6 rows stay in a queue and then no word is read.
+    by LATENCY cycles. While results are not taken, up to 5 rows stay in a queue and then no word is read.
 
     Parameters: `vlen` (8, 16, 32, 64, 128, 256), address widths of the three memories (weight ROM and KV at most 24).
 
@@ -61,19 +60,20 @@ class MatrixUnit(wiring.Component):
 
     @staticmethod
     def model(w, w_scales, x, x_scales):
-        """(int32 rows, overflow) of w int8 [rows, blocks, n <= 32] times x [blocks, n], scale codes [rows, blocks], [blocks].
+        """(int32 rows, overflow) of w int8 [rows, blocks, n <= 32] times x [blocks, n].
 
-        A GATHER is the case of one element a block: w the element of each limb, x = 64, x_scales = 127.
+        Scale codes are [rows, blocks] and [blocks]. A GATHER is the case of one element a block: w the element of
+        each limb, x = 64, x_scales = 127.
         """
         codes = np.asarray(x_scales, np.int64) + np.asarray(w_scales, np.int64)
-        values = BlockShift.model(DotProduct.model(x, w), codes, 0)
+        values = BlockShift.model(DotProduct.model(x, w), codes)
         return RowAccumulator.model(*values)
 
     def elaborate(self, platform):
         m = Module()
         m.submodules.issue = issue = OperandIssue(vlen=self.vlen)
-        # a row's credit is out from acceptance until one cycle after its result left
-        m.submodules.queue = queue = ResultQueue(depth=self.LATENCY, instructions=_INSTRUCTIONS)
+        # a row's credit is out from acceptance until its result leaves
+        m.submodules.queue = queue = ResultQueue(depth=self.LATENCY - 1, instructions=_INSTRUCTIONS)
         wiring.connect(m, wiring.flipped(self.cmd), issue.cmd)
         wiring.connect(m, issue.start, queue.start)
         wiring.connect(m, queue.result, wiring.flipped(self.result))
@@ -86,26 +86,20 @@ class MatrixUnit(wiring.Component):
         ]
 
         w, w_scales, x, x_scales = self._operands(m, word)
-        marks = Cat(accept & word.block_end, accept & word.row_end, word.end, accept)
-        marks = self._delay(m, marks, 1)
-        sums = self._dot_products(m, w, x, marks)
-        late = self._delay(m, marks, DotProduct.LATENCY + 1)
+        m.submodules.dot = dot = DotProduct(vlen=self.vlen)
+        m.submodules.shift = shift = BlockShift(blocks=self.blocks, ahead=DotProduct.LATENCY)
         m.submodules.rows = rows = RowAccumulator(blocks=self.blocks)
-        values, halves, overflows = [], [], []
-        for i, total in enumerate(sums):
-            shift = BlockShift(ahead=DotProduct.LATENCY)
-            m.submodules[f"shift_{i}"] = shift
-            m.d.comb += [
-                shift.x_scale.eq(x_scales.word_select(i, 8)), shift.w_scale.eq(w_scales.word_select(i, 8)),
-                shift.dot.eq(total),
-            ]
-            values.append(shift.value)
-            halves.append(shift.half)
-            overflows.append(shift.overflow)
+        early = self._delay(m, Cat(accept, accept & word.block_end, accept & word.row_end, word.end), 1)
+        if self.vlen < BLOCK:
+            m.d.comb += [dot.valid.eq(early[0]), dot.end.eq(early[1])]
+        middle = self._delay(m, early[1:], DotProduct.LATENCY)
+        valid, last, end = self._delay(m, middle, 1)
         m.d.comb += [
-            rows.valid.eq(late[0]), rows.last.eq(late[1]), rows.values.eq(Cat(values)), rows.halves.eq(Cat(halves)),
-            rows.overflows.eq(Cat(overflows)), self.overflow.eq(rows.overflow),
-            queue.put.eq(late[1]), queue.data.eq(rows.total), queue.last.eq(late[2]),
+            dot.x.eq(x), dot.w.eq(w), shift.dots.eq(dot.totals), shift.valid.eq(middle[0]),
+            shift.x_scales.eq(x_scales), shift.w_scales.eq(w_scales),
+            rows.value.eq(shift.value), rows.half.eq(shift.half), rows.overflowed.eq(shift.overflow),
+            rows.valid.eq(valid), rows.last.eq(last), self.overflow.eq(rows.overflow),
+            queue.put.eq(last), queue.data.eq(rows.total), queue.last.eq(end),
         ]
         return m
 
@@ -118,31 +112,19 @@ class MatrixUnit(wiring.Component):
         return bits
 
     def _operands(self, m, word):
-        """Operand registers: the weight source, and a one-hot operand worth 1 for a GATHER."""
-        width = 8 * self.vlen
+        """Operand registers: the weight source, and a one-hot operand worth 1 for a GATHER.
+
+        The operand is kept inverted: its gates come for less so, and the multiplier takes either.
+        """
+        width, scales = 8 * self.vlen, 8 * self.blocks
         source = Mux(word.kv, self.kv_data, self.rom_data)
         w, x = Signal(width, reset_less=True), Signal(width, reset_less=True)
-        scales = 8 * self.blocks
         w_scales, x_scales = Signal(scales, reset_less=True), Signal(scales, reset_less=True)
         one = C(SCALE_BIAS, 8).replicate(self.blocks)
         gathered = Cat(Cat(C(0, 6), word.gather & (word.lane == lane), C(0, 1)) for lane in range(self.vlen))
         m.d.sync += [
             w.eq(source[:width]), w_scales.eq(Mux(word.bare, one, source[width:])),
-            x.eq((self.x_data[:width] & ~word.gather.replicate(width)) | gathered),
+            x.eq(~((self.x_data[:width] & ~word.gather.replicate(width)) | gathered)),
             x_scales.eq(Mux(word.gather, one, self.x_data[width:])),
         ]
-        return w, w_scales, x, x_scales
-
-    def _dot_products(self, m, w, x, marks):
-        """Exact block sums, one a block of the word; below 32 lanes they are complete with the block's last word."""
-        lanes = min(self.vlen, BLOCK)
-        sums = []
-        for i in range(self.blocks):
-            dot = DotProduct(lanes=lanes)
-            m.submodules[f"dot_{i}"] = dot
-            part = slice(8 * lanes * i, 8 * lanes * (i + 1))
-            m.d.comb += [dot.x.eq(x[part]), dot.w.eq(w[part])]
-            if lanes < BLOCK:
-                m.d.comb += [dot.valid.eq(marks[3]), dot.end.eq(marks[0])]
-            sums.append(dot.total)
-        return sums
+        return w, w_scales, ~x, x_scales

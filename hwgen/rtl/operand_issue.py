@@ -59,15 +59,18 @@ class OperandIssue(wiring.Component):
             self.start.p.push.eq(cmd.push), read.eq(self.cmd.valid & room & (~first | self.start.ready)),
         ]
 
-        limbs = 1 + cmd.two_limb
-        words, next_k, next_row = Signal(WORD_BITS), Signal(WORD_BITS + 1), Signal(COUNT_BITS + 1)
-        row_end, end = Signal(), Signal()
+        words, next_row = Signal(WORD_BITS), Signal(COUNT_BITS + 1)
+        at_last, row_end, end = Signal(), Signal(), Signal()
         m.d.comb += [
-            words.eq(Mux(cmd.gather, limbs, cmd.kwords)), next_k.eq(k + 1), next_row.eq(row + 1),
-            row_end.eq(next_k == words), end.eq(row_end & (next_row == cmd.rows)),
+            words.eq(Mux(cmd.gather, 1 + cmd.two_limb, cmd.kwords)), next_row.eq(row + 1),
+            row_end.eq(Mux(first, words == 1, at_last)), end.eq(row_end & (next_row == cmd.rows)),
         ]
         with m.If(read):
-            m.d.sync += [k.eq(Mux(row_end, 0, next_k)), first.eq(end)]
+            # whether the next word is its row's last is known one word ahead: the addresses wait for it
+            m.d.sync += [
+                k.eq(Mux(row_end, 0, k + 1)), first.eq(end),
+                at_last.eq(Mux(row_end, words == 1, k + 2 == words)),
+            ]
         with m.If(read & row_end):
             m.d.sync += row.eq(Mux(end, 0, next_row))
 
@@ -91,15 +94,16 @@ class OperandIssue(wiring.Component):
         return m
 
     def _addresses(self, m, first, row_end, words, lane, k, read):
-        """A row begins `stride` after the row before; a GATHER's when its lane wraps."""
+        """A row begins `stride` after the row before; a GATHER's at the next word when the lane wraps."""
         cmd = self.cmd.payload
-        address = Signal(BASE_BITS, reset_less=True)
+        address, current = Signal(BASE_BITS, reset_less=True), Signal(BASE_BITS)
         element_word = cmd.x >> exact_log2(self.vlen)
-        offset = Mux(cmd.gather & first, Mux(cmd.two_limb, element_word << 1, element_word), 0)
+        offset = Mux(cmd.gather, Mux(cmd.two_limb, element_word << 1, element_word), 0)
         stride = Mux(cmd.gather, Mux(lane.all(), words, 0), cmd.stride)
         m.d.comb += [
-            self.weight_addr.eq(Mux(first, cmd.base, address) + offset), self.x_addr.eq(cmd.x + k),
+            current.eq(Mux(first, cmd.base, address)), self.weight_addr.eq(current + offset),
+            self.x_addr.eq(cmd.x + k),
         ]
         with m.If(read):
             # at the row's end k = words - 1, so that stride - k is the way to the next row's first word
-            m.d.sync += address.eq(self.weight_addr + Mux(row_end, stride, 1) - Mux(row_end, k, 0))
+            m.d.sync += address.eq(current + Mux(row_end, stride, 1) - Mux(row_end, k, 0))

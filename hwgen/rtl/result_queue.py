@@ -18,8 +18,8 @@ class ResultQueue(wiring.Component):
     start: In(stream of {dst, push})
         Every instruction, before its first result.
     credit: Out(1), take: In(1)
-        Room for one more row; a row has set out (only with `credit`). A credit returns one cycle after its
-        result left.
+        Room for one more row; a row has set out (only with `credit`). A credit returns in the cycle in which its
+        result leaves: `credit` depends combinationally on `result.ready`.
     put: In(1), data: In(32), last: In(1)
         A result, of a row that has set out; it is the last of its instruction.
     result: Out(stream of {data, addr, last, push})
@@ -50,7 +50,7 @@ class ResultQueue(wiring.Component):
 
     def _credits(self, m, leave):
         credits = Signal(range(self.depth + 1), init=self.depth)
-        m.d.comb += self.credit.eq(credits != 0)
+        m.d.comb += self.credit.eq((credits != 0) | leave)
         with m.If(self.take & ~leave):
             m.d.sync += credits.eq(credits - 1)
         with m.If(leave & ~self.take):

@@ -1,40 +1,41 @@
-"""Sum of a row's block values modulo 2^32, with an exact overflow check."""
+"""Sum of a row's words modulo 2^32, with an exact overflow check."""
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hwgen.arithmetic.mx import accumulate
-from hwgen.rtl.block_shift import VALUE_BITS
+from hwgen.rtl.block_shift import VALUE_BITS, value_shape
 
 WORD_BITS = 12
 """Bits of the number of words in a row: the guard bits of the exact sum."""
 
 
 class RowAccumulator(wiring.Component):
-    """Adds the `blocks` values of every valid cycle; `total` is complete in the cycle of the row's last word.
+    """Adds one word a cycle; `total` is complete in the cycle of the row's last word.
 
-    Parameters: `blocks`, values a cycle (1 or more).
+    Parameters: `blocks`, int32 values in a word's sum (a power of two).
 
     Members
     -------
-    valid, last: In(1)
-        The values count; they are the last of their row.
-    values: In(blocks x 32 bit), halves, overflows: In(blocks)
-        Block value i is values[i] + halves[i]; its flag is overflows[i].
+    value: In(signed), half: In(1)
+        The word is worth value + half; 0 in a cycle without one.
+    valid: In(1)
+        There is a word.
+    overflowed, last: In(1)
+        One of its blocks was no int32; it is the last of its row. 0 in a cycle without one.
     total: Out(32)
-        The running sum including this cycle's values, combinational.
+        The running sum including this cycle's word, combinational.
     overflow: Out(1)
-        Pulses two cycles after a valid value with its flag set, or after the end of a row whose exact sum is no int32.
+        Pulses two cycles after `overflowed`, or after the end of a row whose exact sum is no int32.
     """
 
     def __init__(self, *, blocks: int):
-        if blocks < 1:
-            raise ValueError(f"Blocks must be 1 or more, not {blocks!r}")
+        shape = value_shape(blocks)
         self.blocks = blocks
         super().__init__({
-            "valid": In(1), "last": In(1), "values": In(VALUE_BITS * blocks), "halves": In(blocks),
-            "overflows": In(blocks), "total": Out(VALUE_BITS), "overflow": Out(1),
+            "value": In(shape), "half": In(1), "valid": In(1), "overflowed": In(1), "last": In(1),
+            "total": Out(VALUE_BITS), "overflow": Out(1),
         })
 
     @staticmethod
@@ -44,32 +45,27 @@ class RowAccumulator(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        values = [self.values.word_select(i, VALUE_BITS) for i in range(self.blocks)]
-        low = Signal(VALUE_BITS, reset_less=True)
-        fresh = Signal(init=1)
+        # the carry chain covers the low 32 bits; what leaves it goes to `high` one cycle later
+        low, fresh = Signal(VALUE_BITS, reset_less=True), Signal(init=1)
+        wide = Signal(VALUE_BITS + 2)
+        m.d.comb += [
+            wide.eq(Cat(self.half, Mux(fresh, 0, low)) + Cat(self.half, self.value[:VALUE_BITS])),
+            self.total.eq(wide[1 : 1 + VALUE_BITS]),
+        ]
+        upper = self.value[VALUE_BITS:].as_signed()
+        step, restart = Signal(signed(len(upper) + 1), reset_less=True), Signal(reset_less=True)
+        ended, overflowed, overflow = Signal(), Signal(), Signal()
+        m.d.sync += [
+            low.eq(self.total), step.eq(upper + wide[-1]), restart.eq(fresh), ended.eq(self.last),
+            overflowed.eq(self.overflowed),
+        ]
         with m.If(self.valid):
             m.d.sync += fresh.eq(self.last)
-        # the sum of the unsigned low words; what it carries beyond them, less the values' signs, goes to `high`
-        total = Mux(fresh, 0, low) + sum(values) + sum(self.halves)
-        wide = Signal(VALUE_BITS + (2 * self.blocks).bit_length())
-        m.d.comb += [wide.eq(total), self.total.eq(wide[:VALUE_BITS])]
-        with m.If(self.valid):
-            m.d.sync += low.eq(wide[:VALUE_BITS])
 
-        bits = (2 * self.blocks).bit_length() + 1
-        step = Signal(signed(bits), reset_less=True)
-        stepped, restart, ended, flagged = Signal(), Signal(reset_less=True), Signal(), Signal()
-        signs = sum(value[-1] for value in values)
-        m.d.sync += [
-            step.eq(wide[VALUE_BITS:] - signs), restart.eq(fresh), stepped.eq(self.valid),
-            ended.eq(self.valid & self.last), flagged.eq(self.valid & self.overflows.any()),
-        ]
-        high = Signal(signed(WORD_BITS + bits), reset_less=True)
-        exact = Signal(signed(WORD_BITS + bits))
+        high = Signal(signed(WORD_BITS + len(upper)), reset_less=True)
+        exact = Signal.like(high)
         m.d.comb += exact.eq(Mux(restart, 0, high) + step)
-        with m.If(stepped):
-            m.d.sync += high.eq(exact)
-        overflow = Signal()
-        m.d.sync += overflow.eq(flagged | (ended & (exact != low[-1].replicate(len(exact)).as_signed())))
+        fits = exact == low[-1].replicate(len(high)).as_signed()
+        m.d.sync += [high.eq(exact), overflow.eq(overflowed | (ended & ~fits))]
         m.d.comb += self.overflow.eq(overflow)
         return m
