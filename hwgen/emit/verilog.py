@@ -5,6 +5,7 @@ import inspect
 import multiprocessing
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -114,7 +115,7 @@ def module_files(components):
     _modules = Library(components).modules
     try:
         # forked, as components cannot be sent; the parts placed last are the largest
-        with multiprocessing.get_context("fork").Pool(min(len(_modules), os.cpu_count())) as pool:
+        with multiprocessing.get_context("fork").Pool(min(len(_modules), os.cpu_count()), _start_worker) as pool:
             texts = dict(pool.imap_unordered(_convert, reversed(_modules)))
     finally:
         _modules = {}
@@ -125,8 +126,14 @@ _modules = {}
 """What forked workers convert."""
 
 
-def _convert(name):
+def _start_worker():
+    # an interrupt is the parent's business, which ends its workers
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     gc.disable()
+
+
+def _convert(name):
     return name, _plain(_verilog(name, rtlil.convert(_modules[name], name=name, emit_src=False)))
 
 
