@@ -207,7 +207,7 @@ def words_of(cmd):
 def test_random_instructions(vlen):
     rng = np.random.default_rng(vlen)
     memories = Memories(rng, vlen)
-    count = 8 if vlen > 64 else 20
+    count = 4 if vlen > 64 else 8
     check(rng, [
         Batch(memories, random_commands(rng, vlen, count)),
         Batch(memories, random_commands(rng, vlen, count), ready=0.3),
@@ -220,7 +220,7 @@ def extreme_batches(rng, vlen):
     """Single rows, so that the flag is compared row by row: far right, close to int32's limits, far left."""
     ranges = [(0, 60), (115, 118), (130, 150), (135, 137), (134, 140), (200, 256)]
     return [Batch(Memories(rng, vlen, ranges[i % len(ranges)]), [command(kwords=int(rng.integers(1, 6)), push=5)])
-            for i in range(len(ranges) * 5)]
+            for i in range(len(ranges) * 3)]
 
 
 def test_scales_reach_both_flags():
