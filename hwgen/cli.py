@@ -20,8 +20,8 @@ INTERRUPTED = 130
 
 Model = Annotated[str, typer.Argument(help="Hugging Face folder, GGUF file, or a Q file that `hwgen quantize` wrote")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; progress goes to stderr")]
-Context = Annotated[int | None, typer.Option(help="Positions to build for; default the model's maximum, capped at 512")]
-AllowWrap = Annotated[bool, typer.Option(help="Accept sums that may leave Q19.12 (they wrap and raise the sticky flag)")]
+Context = Annotated[int | None, typer.Option(help="Positions to build for; default the model's, capped at 512")]
+AllowWrap = Annotated[bool, typer.Option(help="Accept sums that may leave Q19.12 (they wrap, flagged)")]
 Prompt = Annotated[str | None, typer.Option(help="Text; BOS is added if the tokenizer does")]
 PromptIds = Annotated[str | None, typer.Option(help="Token ids, comma-separated, taken literally")]
 MaxTokens = Annotated[int, typer.Option(help="New tokens at most")]
@@ -107,7 +107,7 @@ def quantize(
     model: Model,
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Q file to write")] = None,
     context: Context = None,
-    calibration: Annotated[Path | None, typer.Option(help="Text file to calibrate on; default the model's own text")] = None,
+    calibration: Annotated[Path | None, typer.Option(help="Text file; default text that the model writes")] = None,
     tokens: Annotated[int, typer.Option(min=1, help="Tokens to measure on")] = 20000,
     seed: Annotated[int, typer.Option(help="Seed of calibration and measurement text")] = 0,
     allow_wrap: AllowWrap = False,
@@ -127,7 +127,8 @@ def quantize(
     with _step(f"measuring on {tokens} tokens"):
         figures = evaluate(loaded, graph, tokens=tokens, seed=seed)
     figures |= {"output": None if output is None else str(output), "signature": f"{graph.signature():08x}"}
-    _answer(json_, figures, "KL {kl:.4f}  top-1 {top1:.2%}  perplexity {ppl_float:.3f} -> {ppl_int:.3f}".format(**figures))
+    summary = "KL {kl:.4f}  top-1 {top1:.2%}  perplexity {ppl_float:.3f} -> {ppl_int:.3f}"
+    _answer(json_, figures, summary.format(**figures))
 
 
 def _read_text(path: Path) -> str:

@@ -157,15 +157,16 @@ class _Reader:
             x0, y0, x1, y1 = (int(g) if g is not None else None for g in match.groups())
             x1, y1 = (x0, y0) if x1 is None else (x1, y1)
             if not (x0 <= x1 < width and y0 <= y1 < height):
-                raise HwgenError(
-                    f"{self.at(tile, 'at')}at must lie inside the {width}x{height} mesh, first corner first, not {place!r}")
+                raise HwgenError(f"{self.at(tile, 'at')}at must lie inside the {width}x{height} mesh, "
+                                 f"first corner first, not {place!r}")
             yield from (y * width + x for y in range(y0, y1 + 1) for x in range(x0, x1 + 1))
 
 
 def _classes(reader, node, width, height):
     entries = node["tiles"]
     if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_CLASSES:
-        raise HwgenError(f"{reader.at(node, 'tiles')}tiles must be a list of 1 to {MAX_CLASSES} classes, not {entries!r}")
+        where = reader.at(node, "tiles")
+        raise HwgenError(f"{where}tiles must be a list of 1 to {MAX_CLASSES} classes, not {entries!r}")
     classes, owner = [], [None] * (width * height)
     for index, tile in enumerate(entries):
         reader.mapping(tile, {*TILE_RULES, "at", "shares"}, "a tile class", node, "tiles")
@@ -178,7 +179,8 @@ def _classes(reader, node, width, height):
         if "shares" in tile:
             knobs["shares"] = reader.shares(tile)
         if knobs["name"] in [c.name for c in classes]:
-            raise HwgenError(f"{reader.at(tile, 'name')}name must differ between tile classes, not {knobs['name']!r} twice")
+            where = reader.at(tile, "name")
+            raise HwgenError(f"{where}name must differ between tile classes, not {knobs['name']!r} twice")
         classes.append(TileClass(**knobs))
         if "at" not in tile:
             if index:
@@ -207,7 +209,8 @@ def read_design(path) -> Design:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise HwgenError(f"{path} must be a readable design file: {getattr(error, 'strerror', None) or error}") from None
+        reason = getattr(error, "strerror", None) or error
+        raise HwgenError(f"{path} must be a readable design file: {reason}") from None
     return parse_design(text, str(path))
 
 

@@ -59,7 +59,8 @@ async def _result(host, manifest, tokens, cycles):
     tiles = []
     for y in range(manifest["height"]):
         for x in range(manifest["width"]):
-            tiles.append({"x": x, "y": y} | dict(zip(manifest["counters"], await host.read_counters(x, y), strict=True)))
+            counters = await host.read_counters(x, y)
+            tiles.append({"x": x, "y": y} | dict(zip(manifest["counters"], counters, strict=True)))
     flags = {name: name in status for name in ("overflow", "fault", "err_range", "err_busy")}
     return {"tokens": tokens, "cycles": total, "cycles_per_token": cycles, "tiles": tiles} | flags
 

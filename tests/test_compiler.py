@@ -72,7 +72,8 @@ def test_tables_are_two_limbs():
 
 
 def test_instructions_survive_encoding():
-    i = Instruction(Unit.VECTOR, "SCALE", {"a": 65535, "n": 3, "shift": -64, "frac": 63, "dst": 1 << 19}, When.OUTPUT, 1, 5, 2)
+    fields = {"a": 65535, "n": 3, "shift": -64, "frac": 63, "dst": 1 << 19}
+    i = Instruction(Unit.VECTOR, "SCALE", fields, When.OUTPUT, 1, 5, 2)
     d = decode(encode(i))
     assert encode(d) == encode(i) and d.fields["shift"] == -64 and (d.when, d.fence, d.pop, d.push) == (1, 1, 5, 2)
     with pytest.raises(ValueError, match="SCALE a must be 0 to 65535, not 65536"):

@@ -216,17 +216,17 @@ def test_random_instructions(vlen):
     ])
 
 
-def extreme_batches(rng, vlen):
+def extreme_batches(rng, vlen, repeats=2):
     """Single rows, so that the flag is compared row by row: far right, close to int32's limits, far left."""
     ranges = [(0, 60), (115, 118), (130, 150), (135, 137), (134, 140), (200, 256)]
     return [Batch(Memories(rng, vlen, ranges[i % len(ranges)]), [command(kwords=int(rng.integers(1, 6)), push=5)])
-            for i in range(len(ranges) * 3)]
+            for i in range(len(ranges) * repeats)]
 
 
 def test_scales_reach_both_flags():
     """The extreme scales above make rows that overflow and rows that do not, on purpose."""
     rng = np.random.default_rng(1)
-    flags = [expected(batch.memories, batch.cmds)[1] for batch in extreme_batches(rng, 32)]
+    flags = [expected(batch.memories, batch.cmds)[1] for batch in extreme_batches(rng, 32, repeats=20)]
     assert not any(flags[0::6]) and not any(flags[1::6]) and all(flags[5::6])
     assert {True, False} == set(flags[2::6] + flags[3::6] + flags[4::6])
 

@@ -43,7 +43,8 @@ def _run(graph, build, **options):
 
 @pytest.mark.xdist_group("story")
 @pytest.mark.parametrize("disturbance", [
-    {}, {"output_pause": [20000, 1]}, {"output_pause": [1, 1, 7, 2]}, {"reset_after": [100, 1777, 4321]}, {"eager": True},
+    {}, {"output_pause": [20000, 1]}, {"output_pause": [1, 1, 7, 2]}, {"reset_after": [100, 1777, 4321]},
+    {"eager": True},
 ], ids=str)
 def test_the_example_model_tells_its_story_whatever_the_host_does(graph, wanted, chip, disturbance):
     result = _run(graph, chip, **disturbance)

@@ -104,7 +104,8 @@ def compile_chip(graph: IntegerGraph, design: Design) -> CompiledChip:
     reach = max(region.base + region.size for m in memories for region in m.message_regions())
     prove_routes(design)
     prove_order(design, placement)
-    return CompiledChip(graph, design, placement, tiles, depths, _rom_depths(design, tiles, depths), max(1, (reach - 1).bit_length()))
+    address_bits = max(1, (reach - 1).bit_length())
+    return CompiledChip(graph, design, placement, tiles, depths, _rom_depths(design, tiles, depths), address_bits)
 
 
 def _check_addresses(memory: TileMemory, design: Design, context: int):

@@ -1,8 +1,8 @@
 """Order between units, derived from the memory ranges that instructions read and write.
 
-Each unit runs its instructions in order; an instruction that depends on one of another unit takes a token which that
-one gives on completion. A dependency already known to hold (through earlier tokens) costs nothing. Between instructions of
-the vector unit a `fence` waits for the pipeline; matrix and send units never read what they wrote.
+Each unit runs its instructions in order; an instruction that depends on one of another unit takes a token which
+that one gives on completion. A dependency already known to hold (through earlier tokens) costs nothing. Between
+instructions of the vector unit a `fence` waits for the pipeline; matrix and send units never read what they wrote.
 """
 
 from dataclasses import dataclass, field

@@ -5,7 +5,6 @@ from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
-from hwgen.rtl.row_writer import RowWriter
 
 from hwgen.rtl.arrival_counters import ArrivalCounters
 from hwgen.rtl.link import Link
@@ -15,6 +14,7 @@ from hwgen.rtl.packet_receiver import PacketReceiver
 from hwgen.rtl.packet_sender import PacketSender
 from hwgen.rtl.performance import COUNTERS, PerformanceCounters
 from hwgen.rtl.quantiser import mx_word_bytes
+from hwgen.rtl.row_writer import RowWriter
 from hwgen.rtl.sequencer import Sequencer, rom_signature
 from hwgen.rtl.station import Station
 from hwgen.rtl.token_counters import TokenCounters
