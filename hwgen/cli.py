@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import signal
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ import typer
 from rich.console import Console
 
 from hwgen.errors import HwgenError
+
+# Products here are small: a second BLAS thread would only spin. Set before NumPy loads.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Turn a transformer checkpoint into a chip.")
