@@ -1,6 +1,6 @@
 """Function tables with linear interpolation, as constant logic."""
 
-from amaranth.hdl import Module, Mux, Signal, signed
+from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
@@ -49,16 +49,23 @@ class FunctionTable(wiring.Component):
         base, step = Signal(BASE_BITS, reset_less=True), Signal(signed(STEP_BITS), reset_less=True)
         fraction = Signal(FRACTION_BITS, reset_less=True)
         m.d.sync += fraction.eq(self.fraction)
-        with m.Switch(self.row):
-            for i, (b, s) in enumerate(self.rows):
-                with m.Case(i):
-                    m.d.sync += [base.eq(b), step.eq(s)]
+        # a tree of two-way choices: simulators run a wide parallel case far slower
+        entries = [Const(b | (s & (1 << STEP_BITS) - 1) << BASE_BITS, BASE_BITS + STEP_BITS) for b, s in self.rows]
+        m.d.sync += Cat(base, step).eq(_choose(entries, self.row))
         product = Signal(signed(STEP_BITS + FRACTION_BITS + 1))
         m.d.comb += [
             product.eq(step * fraction + (1 << FRACTION_BITS - 1)),
             self.value.eq(base + (product >> FRACTION_BITS)),
         ]
         return m
+
+
+def _choose(entries, index):
+    """entries[index] by halves; an index beyond the entries gives any of them."""
+    for bit in index:
+        entries = [Mux(bit, *reversed(pair)) if len(pair) == 2 else pair[0]
+                   for pair in (entries[i : i + 2] for i in range(0, len(entries), 2))]
+    return entries[0]
 
 
 def exp2_index(distance):
