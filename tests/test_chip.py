@@ -11,8 +11,10 @@ from hwgen.reference import Reference
 from hwgen.simulate import simulate
 
 SEED = int(os.environ.get("HWGEN_SEED", "1000"))
-QUICK, ALL, ICARUS = 6, 60, 3
-"""Pairs in `make test` and in all; every third also runs in Icarus."""
+ALL, ICARUS = 60, 3
+"""Pairs in all, and how many for one that also runs in Icarus."""
+QUICK = (4, 10, 38, 47, 54, 55)
+"""Pairs in `make test`: small chips, since compiling takes most of the time."""
 NEW_TOKENS = 3
 
 
@@ -22,7 +24,7 @@ def _seeds(numbers, quick):
             for n in numbers]
 
 
-@pytest.mark.parametrize("seed", _seeds(range(ALL), range(QUICK)))
+@pytest.mark.parametrize("seed", _seeds(range(ALL), QUICK))
 def test_random_pair_is_bit_exact(seed, tmp_path):
     graph, design = random_pair(seed)
     prompt = random_prompt(graph.config, seed)
@@ -55,7 +57,7 @@ def test_odd_sizes_occur_among_the_pairs():
                      "prompt full", "context 33", "multicast False", "depth 2"}
 
 
-@pytest.mark.parametrize("seed", _seeds((2, 7, 11), (2,)))
+@pytest.mark.parametrize("seed", _seeds((55, 7, 11), (55,)))
 def test_logits_of_a_random_pair(seed, tmp_path):
     graph, design = random_pair(seed)
     generate(graph, design, tmp_path / "chip")
