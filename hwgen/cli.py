@@ -44,12 +44,11 @@ def main() -> None:
     except BrokenPipeError:
         sys.exit(1)
     except Exception as error:
-        import click
-
-        if isinstance(error, click.exceptions.Exit):
+        # The library's own errors, known by their interface: which package defines them depends on its version.
+        if hasattr(error, "format_message"):
+            _fail(error.format_message())
+        if hasattr(error, "exit_code"):
             sys.exit(error.exit_code)
-        if isinstance(error, (click.exceptions.Abort, click.ClickException)):
-            _fail(getattr(error, "format_message", lambda: "interrupted; nothing half-written was left")())
         raise
     if status == INTERRUPTED:
         _fail("interrupted; nothing half-written was left")

@@ -1,0 +1,131 @@
+"""The command line as a user meets it: answers as JSON, one sentence and exit status 2 for everything wrong."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+MODEL = ROOT / "examples/model"
+DESIGN = ROOT / "examples/designs/2x2.yaml"
+
+
+def hwgen(*arguments, timeout=300):
+    command = [sys.executable, "-m", "hwgen.cli", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=ROOT)
+
+
+def refused(*arguments):
+    """The sentence on stderr of a command that must fail, with nothing on stdout."""
+    done = hwgen(*arguments)
+    assert done.returncode == 2, done.stderr
+    assert not done.stdout and "Traceback" not in done.stderr
+    return done.stderr.strip().splitlines()[-1]
+
+
+@pytest.fixture(scope="module")
+def graph_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp("q") / "story.q"
+    done = hwgen("quantize", MODEL, "-o", path, "--tokens", 300, "--json")
+    assert done.returncode == 0, done.stderr
+    figures = json.loads(done.stdout)
+    assert {"kl", "top1", "ppl_float", "ppl_int"} <= figures.keys() and figures["kl"] < 0.05
+    return path
+
+
+def test_model_and_its_q_file_give_the_same_tokens(graph_file):
+    answers = [json.loads(hwgen("reference", m, "--prompt-ids", "1,20,30", "--max-tokens", 6, "--json").stdout)["tokens"]
+               for m in (MODEL, graph_file)]
+    assert answers[0] == answers[1] and len(answers[0]) == 6
+
+
+def test_prompt_text_gets_bos_and_text_comes_back():
+    answer = json.loads(hwgen("reference", MODEL, "--prompt", "Once upon a time", "--max-tokens", 8, "--json").stdout)
+    assert len(answer["tokens"]) == 8 and answer["text"].strip()
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    (["reference", "nowhere", "--prompt-ids", "1"], "nowhere"),
+    (["reference", MODEL, "--prompt-ids", "1,x"], "Prompt ids must be integers separated by commas, not '1,x'"),
+    (["reference", MODEL, "--prompt-ids", "9999"], "Token id must be 0 to 511, not 9999"),
+    (["reference", MODEL, "--prompt-ids", ",".join("1" * 300)], "Prompt must be"),
+    (["reference", MODEL], "Exactly one of --prompt and --prompt-ids must be given"),
+    (["reference", MODEL, "--prompt-ids", "1", "--context", "9999"], "Context must be 1 to 256"),
+    (["reference", MODEL, "--prompt-ids", "1", "--max-tokens", "0"], "at least 1, not 0"),
+    (["sim", "nowhere", "--prompt-ids", "1"], "must be a folder that `hwgen generate` made"),
+    (["rtl", "routr", "-o", "out"], "router"),
+    (["rtl", "router", "--set", "flitbits=64", "-o", "out"], "flit_bits"),
+    (["rtl", "router", "--set", "flit_bits=48", "-o", "out"], "must be 32, 64, 128 or 256, not 48"),
+    (["generate", MODEL, "nowhere.yaml", "-o", "out"], "must be a readable design file"),
+    (["frobnicate"], "No such command"),
+], ids=str)
+def test_refusals(arguments, message, tmp_path):
+    arguments = [tmp_path / "out" if a == "out" else a for a in arguments]
+    assert message in refused(*arguments)
+    assert not (tmp_path / "out").exists()
+
+
+def test_prompt_needs_a_tokenizer(tmp_path):
+    bare = tmp_path / "bare"
+    shutil.copytree(MODEL, bare, ignore=shutil.ignore_patterns("tokenizer*"))
+    assert "--prompt must come with a model that has a tokenizer" in refused("reference", bare, "--prompt", "Once")
+
+
+def test_design_too_small_says_by_how_much(graph_file, tmp_path):
+    design = tmp_path / "small.yaml"
+    design.write_text("width: 1\nheight: 1\ntiles:\n  - name: tile\n    wmem_kib: 8\n")
+    sentence = refused("generate", graph_file, design, "-o", tmp_path / "out")
+    assert "wmem_kib of tile class tile must be at least" in sentence and "KiB too small" in sentence
+    assert not (tmp_path / "out").exists()
+
+
+def test_context_of_a_q_file_is_fixed(graph_file, tmp_path):
+    assert "as" in refused("generate", graph_file, DESIGN, "-o", tmp_path / "out", "--context", 17)
+    assert not (tmp_path / "out").exists()
+
+
+def test_output_folder_needs_force_and_must_be_ours(graph_file, tmp_path):
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "precious.txt").write_text("mine")
+    for extra in ([], ["--force"]):
+        refused("generate", graph_file, DESIGN, "-o", out, *extra)
+        assert [p.name for p in out.iterdir()] == ["precious.txt"]
+
+
+def test_generate_without_images_needs_only_the_config_and_repeats_itself(tmp_path):
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    shutil.copy(MODEL / "config.json", bare)
+    made = []
+    for name in ("a", "b"):
+        done = hwgen("generate", bare, DESIGN, "-o", tmp_path / name, "--no-images", "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)["tiles"] == 4
+        made.append({str(p.relative_to(tmp_path / name)): p.read_bytes() for p in (tmp_path / name).rglob("*")
+                     if p.is_file()})
+    assert made[0] == made[1]
+    assert {"manifest.json", "filelist.f", "report.html", "rtl/chip.v"} <= made[0].keys()
+    assert "--no-images" in refused("sim", tmp_path / "a", "--prompt-ids", 1)
+
+
+def test_interrupted_generate_leaves_nothing(graph_file, tmp_path):
+    command = [sys.executable, "-m", "hwgen.cli", "generate", str(graph_file), str(DESIGN), "-o", str(tmp_path / "out")]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=ROOT)
+    time.sleep(2.5)
+    os.killpg(running.pid, signal.SIGINT)
+    _, errors = running.communicate(timeout=60)
+    assert running.returncode == 2 and "interrupted" in errors and "Traceback" not in errors
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("command", ["quantize", "reference", "generate", "sim", "synth", "rtl"])
+def test_help_has_an_example_and_json(command):
+    text = hwgen(command, "--help").stdout
+    assert "Example: hwgen" in text and "--json" in text
