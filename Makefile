@@ -11,7 +11,7 @@ DEMO_TOKENS ?= 48
 demo: $(VENV)/.sim
 	$(BIN)/hwgen generate examples/model examples/designs/2x2.yaml -o $(RUN) --force
 	$(BIN)/hwgen sim $(RUN) --sim verilator --prompt "$(DEMO_PROMPT)" --max-tokens $(DEMO_TOKENS)
-	$(BIN)/hwgen sim $(RUN) --sim icarus --prompt "$(DEMO_PROMPT)" --max-tokens 2
+	$(BIN)/hwgen sim $(RUN) --sim icarus --prompt "$(DEMO_PROMPT)" --max-tokens 1
 	$(BIN)/hwgen synth $(RUN)
 	@echo "Open $(RUN)/report.html in a browser."
 
