@@ -40,8 +40,8 @@ def graph_file(tmp_path_factory):
 
 
 def test_model_and_its_q_file_give_the_same_tokens(graph_file):
-    answers = [json.loads(hwgen("reference", m, "--prompt-ids", "1,20,30", "--max-tokens", 6, "--json").stdout)["tokens"]
-               for m in (MODEL, graph_file)]
+    request = ["--prompt-ids", "1,20,30", "--max-tokens", 6, "--json"]
+    answers = [json.loads(hwgen("reference", m, *request).stdout)["tokens"] for m in (MODEL, graph_file)]
     assert answers[0] == answers[1] and len(answers[0]) == 6
 
 
