@@ -1,0 +1,8 @@
+"""All measurements, one after the other: python -m bench."""
+
+import subprocess
+import sys
+
+for module in ("bench.chip_speed", "bench.matrix_area"):
+    print(f"== {module}", flush=True)
+    subprocess.run([sys.executable, "-m", module], check=True)
