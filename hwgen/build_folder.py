@@ -22,7 +22,7 @@ def read_manifest(build: Path) -> dict:
 
 
 def read_result(build: Path, name: str) -> dict | None:
-    """A result file of `build` such as sim.json; None where there is none yet. HwgenError where it is damaged."""
+    """A result file of `build` such as synth.json; None where there is none yet. HwgenError where it is damaged."""
     path = Path(build, name)
     try:
         return json.loads(path.read_text(encoding="utf-8"))

@@ -22,11 +22,14 @@ _UNITS = {
 
 
 def write_report(build: Path) -> Path:
-    """Write report.html from manifest.json and, where present, sim.json and synth.json; return its path."""
+    """Write report.html from manifest.json and, where present, the simulators' results and synth.json; return its path.
+
+    A run in Verilator is shown rather than one in Icarus, which is mostly a short check.
+    """
     build = Path(build)
     path = build / "report.html"
-    results = [read_result(build, name) for name in ("sim.json", "synth.json")]
-    write_text(path, report_html(read_manifest(build), *results))
+    simulation = read_result(build, "sim-verilator.json") or read_result(build, "sim-icarus.json")
+    write_text(path, report_html(read_manifest(build), simulation, read_result(build, "synth.json")))
     return path
 
 

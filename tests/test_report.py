@@ -155,10 +155,11 @@ def test_written_beside_the_results(numbers, tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps(numbers))
     assert write_report(tmp_path).read_text(encoding="utf-8") == report_html(numbers)
     sim = simulation(numbers)
-    (tmp_path / "sim.json").write_text(json.dumps(sim))
+    (tmp_path / "sim-verilator.json").write_text(json.dumps(sim))
     (tmp_path / "synth.json").write_text(json.dumps(SYNTH))
     assert write_report(tmp_path).read_text(encoding="utf-8") == report_html(numbers, sim, SYNTH)
-    assert {path.name for path in tmp_path.iterdir()} == {"manifest.json", "sim.json", "synth.json", "report.html"}
+    names = {"manifest.json", "sim-verilator.json", "synth.json", "report.html"}
+    assert {path.name for path in tmp_path.iterdir()} == names
 
 
 def test_foreign_folders_are_refused(tmp_path):
@@ -171,8 +172,8 @@ def test_foreign_folders_are_refused(tmp_path):
 
 def test_damaged_results_are_refused(numbers, tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps(numbers))
-    (tmp_path / "sim.json").write_text('{"tokens": [')
-    with pytest.raises(HwgenError, match="sim.json must be a readable result of hwgen, not damaged"):
+    (tmp_path / "sim-verilator.json").write_text('{"tokens": [')
+    with pytest.raises(HwgenError, match="sim-verilator.json must be a readable result of hwgen, not damaged"):
         write_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
 
