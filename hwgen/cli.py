@@ -34,7 +34,7 @@ Force = Annotated[bool, typer.Option(help="Overwrite an output folder that hwgen
 
 def main() -> None:
     """Entry point: one sentence and exit status 2 for whatever the user can cause."""
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         status = app(standalone_mode=False)
     except HwgenError as error:

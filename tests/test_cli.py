@@ -117,7 +117,9 @@ def test_generate_without_images_needs_only_the_config_and_repeats_itself(tmp_pa
 
 def test_interrupted_generate_leaves_nothing(graph_file, tmp_path):
     command = [sys.executable, "-m", "hwgen.cli", "generate", str(graph_file), str(DESIGN), "-o", str(tmp_path / "out")]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=ROOT)
+    # workers of the test runner ignore interrupts, and children would inherit that
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=ROOT,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     # this library is loaded by the command itself, so from then on the interrupt is the command's to answer
     maps, patience = Path(f"/proc/{running.pid}/maps"), time.monotonic() + 60
     while "safetensors" not in maps.read_text() and time.monotonic() < patience:
