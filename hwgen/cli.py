@@ -1,5 +1,6 @@
 """Command line: `hwgen COMMAND --help` shows an example of each."""
 
+import atexit
 import contextlib
 import json
 import os
@@ -19,8 +20,6 @@ os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Turn a transformer checkpoint into a chip.")
 progress = Console(stderr=True)
-INTERRUPTED = 130
-"""What the command-line library returns instead of passing a KeyboardInterrupt on."""
 
 Model = Annotated[str, typer.Argument(help="Hugging Face folder, GGUF file, or a Q file that `hwgen quantize` wrote")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; progress goes to stderr")]
@@ -33,26 +32,60 @@ Force = Annotated[bool, typer.Option(help="Overwrite an output folder that hwgen
 
 
 def main() -> None:
-    """Entry point: one sentence and exit status 2 for whatever the user can cause."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    """Entry point: one sentence and exit status 2 for whatever the user can cause, Ctrl-C and SIGTERM included."""
+    for number in _INTERRUPTS:
+        signal.signal(number, _interrupt)
+    sys.unraisablehook = _repeat_interrupt
     try:
-        status = app(standalone_mode=False)
+        status = _run()
+    except BaseException:
+        if not _interrupt.seen:
+            raise
+    for number in _INTERRUPTS:
+        signal.signal(number, signal.SIG_IGN)
+    if _interrupt.seen:
+        print("hwgen: interrupted; nothing half-written was left", file=sys.stderr, flush=True)
+        atexit._run_exitfuncs()
+        # CPython ends itself with SIGINT instead of this status if a KeyboardInterrupt ever passed through exec(text)
+        os._exit(2)
+    sys.exit(status)
+
+
+def _run():
+    """Exit status of the command."""
+    try:
+        return app(standalone_mode=False) or 0
     except HwgenError as error:
         _fail(str(error))
-    except KeyboardInterrupt:
-        _fail("interrupted; nothing half-written was left")
     except BrokenPipeError:
-        sys.exit(1)
+        return 1
     except Exception as error:
         # The library's own errors, known by their interface: which package defines them depends on its version.
         if hasattr(error, "format_message"):
             _fail(error.format_message())
         if hasattr(error, "exit_code"):
-            sys.exit(error.exit_code)
+            return error.exit_code
         raise
-    if status == INTERRUPTED:
-        _fail("interrupted; nothing half-written was left")
-    sys.exit(status or 0)
+
+
+_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+
+
+def _interrupt(number, frame):
+    # remembered, as what is under way may turn the exception into one of its own (an import, a SyntaxError)
+    _interrupt.seen = True
+    raise KeyboardInterrupt
+
+
+_interrupt.seen = False
+
+
+def _repeat_interrupt(unraisable):
+    """Python drops exceptions in finalisers: an interrupt that arrives there comes again when they are done."""
+    if unraisable.exc_type is KeyboardInterrupt:
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+    else:
+        sys.__unraisablehook__(unraisable)
 
 
 def _fail(sentence: str):

@@ -1,8 +1,8 @@
 # amaranth: UnusedElaboratable=no
 import os
 import re
-import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -147,8 +147,7 @@ def test_chip_reads_in_yosys(chip):
     script = "; ".join(f"read_verilog {path}" for path in (chip / "filelist.f").read_text().split())
     runner = "import sys\nfrom pyosys import libyosys\ndesign = libyosys.Design()\n" \
              "for line in sys.argv[1].split('; '):\n    libyosys.run_pass(line, design)\n"
-    python = shutil.which("python")
-    result = run(python, "-c", runner, f"{script}; hierarchy -check -top chip; proc; check -assert", cwd=chip)
+    result = run(sys.executable, "-c", runner, f"{script}; hierarchy -check -top chip; proc; check -assert", cwd=chip)
     assert result.returncode == 0, (result.stdout + result.stderr)[-2000:]
 
 
