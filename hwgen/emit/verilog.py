@@ -28,6 +28,7 @@ opt_merge
 opt_clean -purge
 opt_dff -nodffe
 opt_clean -purge
+pmuxtree
 memory_collect
 memory_map -rom-only
 select -set written t:$mem_v2 r:WR_PORTS>0 %i
