@@ -165,7 +165,7 @@ class Quantiser(wiring.Component):
         for i, value in enumerate(read):
             element = Signal(signed(8), name=f"element_{i}", reset_less=True)
             code = value[CODE_AT : CODE_AT + CODE_BITS]
-            own = Signal(signed(11), name=f"lift_{i}")
+            own = Signal(signed(10), name=f"lift_{i}")
             m.d.comb += own.eq(Mux(weighted, _WEIGHTED_BIAS + code - self.code, lift))
             number = Mux(weighted, value[:CODE_AT], value.as_signed())
             m.d.sync += element.eq(Mux(own[-1], 0, _rounded(m, number, own[:5], i)))

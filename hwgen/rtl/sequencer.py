@@ -127,10 +127,11 @@ class Sequencer(wiring.Component):
         streams = [self.issue0, self.issue1, self.issue2]
         go = C(1)  # everything before this slot is finished or issued in this cycle
         used = [C(0)] * len(streams)
-        blocked = []
+        finished, blocked = [], []
         for i, slot in enumerate(slots):
             unit, code = slot[_UNIT], slot[_OP]
             wanted, here, full = Signal(name=f"wanted{i}"), Signal(name=f"here{i}"), Signal(name=f"full{i}")
+            done = Signal(name=f"done{i}")
             with m.Switch(slot[_WHEN]):
                 for when, condition in conditions.items():
                     with m.Case(when):
@@ -153,6 +154,8 @@ class Sequencer(wiring.Component):
                 m.d.sync += self._owner.eq((self.token >= low) & (self.token < high))
             with m.If(control & (code == _END) & self.idle & (todo[:i] == 0)):
                 m.d.comb += self.ended.eq(1)
-            m.d.comb += finish[i].eq(here & (~wanted | free | is_range))
-            go = go & (~todo[i] | (finish[i] & ~is_range))
-        m.d.comb += self.blocked.eq(Cat(blocked).any())
+            m.d.comb += done.eq(here & (~wanted | free | is_range))
+            finished.append(done)
+            go = go & (~todo[i] | (done & ~is_range))
+        # one signal a slot: bits of one signal that depend on each other look like a loop to simulators
+        m.d.comb += [finish.eq(Cat(finished)), self.blocked.eq(Cat(blocked).any())]
