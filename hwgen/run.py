@@ -16,7 +16,8 @@ def run(build: Path, *, sim: str, prompt_ids: Callable[[Tokenizer | None], list[
     """Simulate and return the result, with `text` where the chip's model has a tokenizer.
 
     `prompt_ids` makes the ids with the build's tokenizer; `stream` gets the prompt and every piece of text as it
-    appears. The result is also kept in BUILD/sim-SIM.json and shown in BUILD/report.html.
+    appears. The result, and the timeline of a token, are also kept in BUILD/sim-SIM.json and shown in
+    BUILD/report.html.
     """
     build = Path(build)
     manifest = read_manifest(build)
@@ -30,8 +31,9 @@ def run(build: Path, *, sim: str, prompt_ids: Callable[[Tokenizer | None], list[
     pieces.end()
     result = {"sim": sim, "prompt_ids": ids, **result,
               "text": None if tokenizer is None else tokenizer.decode(result["tokens"])}
-    write_text(build / f"sim-{sim}.json", json.dumps(result, indent=1) + "\n")
+    write_text(build / f"sim-{sim}.json", json.dumps(result) + "\n")
     write_report(build)
+    del result["timeline"]
     return result
 
 

@@ -1,9 +1,13 @@
 """`hwgen sim`: a generated chip in Verilator or Icarus, driven only through its AXI ports."""
 
+import tempfile
 from pathlib import Path
 
 from hwgen.build_folder import read_manifest
 from hwgen.errors import HwgenError
+
+UNITS = ("matrix", "vector", "send")
+"""Of a tile's activity, from bit 0."""
 
 
 def simulate(build: Path, *, sim: str, prompt_ids, max_tokens: int, eos: int | None = None, mode: str = "tokens",
@@ -23,8 +27,9 @@ def simulate(build: Path, *, sim: str, prompt_ids, max_tokens: int, eos: int | N
     disturbance : further keys of a request, see `sim_tb.bench`.
 
     Returns tokens, cycles (START to done), cycles_per_token (from the previous output beat, for the first from START),
-    tiles [{x, y, running, mac_busy, ...}], overflow, fault, err_range, err_busy, and in logits mode logits (one row
-    for each output). Raises HwgenError.
+    tiles [{x, y, running, mac_busy, ...}], overflow, fault, err_range, err_busy; in logits mode logits (one row for
+    each output); in tokens mode timeline: [{x, y, unit, start, stop}], when units were busy, in cycles since reset,
+    from the first output beat to the second (in a run of one token: up to its beat). Raises HwgenError.
     """
     manifest = read_manifest(build)
     _check(manifest, prompt_ids, max_tokens, mode, start_pos)
@@ -47,12 +52,29 @@ def simulate(build: Path, *, sim: str, prompt_ids, max_tokens: int, eos: int | N
         stage("compile")
         compiled = simulators.compile_chip(build, sim, quick=quick)
         stage("run")
-        simulators.run_bench(build, sim, compiled, request, report)
+        with tempfile.TemporaryDirectory() as scratch:
+            trace = Path(scratch, "trace.txt")
+            simulators.run_bench(build, sim, compiled, request, report, trace=trace, trace_beat=int(max_tokens > 1))
+            intervals = _intervals(trace.read_text() if trace.exists() else "")
     except simulators.SimulatorError as error:
         raise HwgenError(str(error)) from error
     except OSError as error:
         raise HwgenError(f"Folder {str(build)!r} must be readable and writable, but: {error}") from error
-    return result | ({"logits": logits} if mode == "logits" else {})
+    return result | ({"logits": logits} if mode == "logits" else {"timeline": intervals})
+
+
+def _intervals(trace: str) -> list[dict]:
+    """Busy intervals of a trace, whose lines are: cycle, x, y, activity from that cycle on."""
+    intervals, since = [], {}
+    for line in trace.splitlines():
+        cycle, x, y, activity = map(int, line.split())
+        for bit, unit in enumerate(UNITS):
+            start = since.pop((x, y, unit), None)
+            if activity >> bit & 1:
+                since[x, y, unit] = cycle if start is None else start
+            elif start is not None:
+                intervals.append({"x": x, "y": y, "unit": unit, "start": start, "stop": cycle})
+    return intervals
 
 
 def _check(manifest, prompt_ids, max_tokens, mode, start_pos):

