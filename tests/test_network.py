@@ -241,22 +241,41 @@ def test_a_fork_that_holds_outputs_while_it_waits_is_refused():
     check_cycle(str(caught.value), channel_dependencies(Network(2, 2), MULTICAST, wormhole_forks=True))
 
 
-def test_a_tree_that_turns_back_into_the_row_is_refused(monkeypatch):
-    def turning(x, y, arrived, rectangle):
-        return (("east", "west") if arrived in ("north", "south") else ()) + branches(x, y, arrived, rectangle)
+def turn_back(x, y, arrived, rectangle):
+    return (("east", "west") if arrived in ("north", "south") else ()) + branches(x, y, arrived, rectangle)
 
-    monkeypatch.setattr("hwgen.noc.prove.branches", turning)
+
+def leave_out_a_node(x, y, arrived, rectangle):
+    return tuple(out for out in branches(x, y, arrived, rectangle) if (arrived, out) != ("south", "local"))
+
+
+def leave_out_what_lies_beside(x, y, arrived, rectangle):
+    return branches(x, y, arrived, rectangle) if rectangle[2] >= x else ()
+
+
+def deliver_twice(x, y, arrived, rectangle):
+    out = branches(x, y, arrived, rectangle)
+    return (*out, "local") if "local" in out else out
+
+
+def overshoot(x, y, arrived, rectangle):
+    return tuple(dict.fromkeys((*branches(x, y, arrived, rectangle), *(("east",) if arrived == "west" else ()))))
+
+
+@pytest.mark.parametrize("broken", [turn_back, leave_out_a_node, leave_out_what_lies_beside, deliver_twice, overshoot])
+def test_a_tree_that_does_not_reach_each_node_once_is_refused(monkeypatch, broken):
+    monkeypatch.setattr("hwgen.noc.prove.branches", broken)
     with pytest.raises(HwgenError, match="a multicast that came to .* must reach each node .* once"):
         prove_delivery(Network(3, 3), MULTICAST)
 
 
-def test_a_tree_that_leaves_out_a_node_is_refused(monkeypatch):
-    def forgetful(x, y, arrived, rectangle):
-        return tuple(o for o in branches(x, y, arrived, rectangle) if (arrived, o) != ("south", "local"))
-
-    monkeypatch.setattr("hwgen.noc.prove.branches", forgetful)
-    with pytest.raises(HwgenError, match="came to .* from south must reach each node"):
-        prove_delivery(Network(3, 3), MULTICAST)
+@pytest.mark.parametrize(("rule", "message"), [
+    (fully_adaptive, "acyclic"), (lambda x, arrived, dx, dy: (), "must have outputs that lead nearer and on, not none"),
+])
+def test_a_network_is_proven_as_a_whole(monkeypatch, rule, message):
+    monkeypatch.setitem(RULES, "odd-even", rule)
+    with pytest.raises(HwgenError, match=message):
+        prove_network(Network(3, 3, "odd-even", 2))
 
 
 def test_dead_ends_and_detours_are_refused():
