@@ -14,6 +14,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
 from hwgen.errors import HwgenError
+from hwgen.noc.network import Network
 
 SHARES = ("attention", "ffn", "vocabulary")
 MAX_CLASSES = 8
@@ -60,6 +61,15 @@ class Design:
 
     def tile_class(self, tile: int) -> TileClass:
         return self.classes[self.node_class[tile]]
+
+    @property
+    def network(self) -> Network:
+        """The network of the chip. Raises HwgenError for a combination of knobs that cannot work."""
+        try:
+            return Network(self.width, self.height, self.routing, self.virtual_channels, self.multicast,
+                           self.buffer_flits, self.flit_bits)
+        except ValueError as error:
+            raise HwgenError(str(error)) from None
 
 
 def _one_of(*allowed):

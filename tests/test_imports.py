@@ -6,7 +6,7 @@ from pathlib import Path
 PACKAGE = Path(__file__).parent.parent / "hwgen"
 LAYERS = [
     {"errors", "template_files"},
-    {"isa", "arithmetic"},
+    {"isa", "arithmetic", "noc"},
     {"model_config", "safetensors_file", "tokenizer", "rope"},
     {"float_model", "load_hf", "load_gguf", "load"},
     {"integer_graph", "ranges"},

@@ -1,60 +1,17 @@
 """Proofs made before anything is emitted: routes reach, channels cannot deadlock, buffers are free when overwritten."""
 
-from graphlib import CycleError, TopologicalSorter
-
 from hwgen.compiler.place import Placement
-from hwgen.compiler.route import DIRECTIONS, OPPOSITE, branches, tree
 from hwgen.design import Design
 from hwgen.errors import HwgenError
-
-
-def channel_dependencies(design: Design):
-    """{(x, y, output): channels it waits for}: every turn that some rectangle can ask of a router, forks included.
-
-    A multicast packet takes all its outputs at once and holds none while it waits: siblings never wait for one another.
-    """
-    width, height = design.width, design.height
-    graph = {}
-    for y in range(height):
-        for x in range(width):
-            for side, (dx, dy) in DIRECTIONS.items():
-                if 0 <= x - dx < width and 0 <= y - dy < height:
-                    wanted = set()
-                    for x0 in {0, x, min(x + 1, width - 1)}:
-                        for y0 in {0, y, min(y + 1, height - 1)}:
-                            for x1 in {max(x - 1, 0), x, width - 1}:
-                                for y1 in {max(y - 1, 0), y, height - 1}:
-                                    if x0 <= x1 and y0 <= y1:
-                                        wanted |= branches(x, y, OPPOSITE[side], (x0, y0, x1, y1))
-                    graph[x - dx, y - dy, side] = {(x, y, out) for out in wanted if _leads(design, x, y, out)}
-    return graph
-
-
-def _leads(design, x, y, out):
-    if out == "local":
-        return False  # tiles always sink arrivals
-    dx, dy = DIRECTIONS[out]
-    return 0 <= x + dx < design.width and 0 <= y + dy < design.height
+from hwgen.noc.prove import prove_network
 
 
 def prove_routes(design: Design) -> None:
-    """Raise HwgenError with the cycle if channels can wait for each other, or with the pair that a route misses."""
-    try:
-        TopologicalSorter(channel_dependencies(design)).prepare()
-    except CycleError as error:
-        cycle = " -> ".join(f"({x},{y}) {out}" for x, y, out in error.args[1])
-        raise HwgenError(f"the channel dependency graph must be acyclic, not {cycle}") from None
-    everyone = {(x, y) for y in range(design.height) for x in range(design.width)}
-    corners = {(x, y) for x in {0, design.width - 1} for y in {0, design.height - 1}}
-    whole = (0, 0, design.width - 1, design.height - 1)
-    # XY routes are translation-invariant, so corners and one inner node stand for all sources
-    for source in sorted(corners | {(design.width // 2, design.height // 2)}):
-        reached = {router for router, _, out in tree(source, whole) if "local" in out}
-        if reached != everyone:
-            raise HwgenError(f"every tile must be reachable from {source}, not all but {sorted(everyone - reached)[0]}")
-        for x, y in everyone:
-            if (x, y) not in {router for router, _, out in tree(source, (x, y, x, y)) if "local" in out}:
-                raise HwgenError(f"tile {x},{y} must be reachable from {source}")
+    """Raise HwgenError with the counter-example unless every packet arrives and channels never wait in a circle.
+
+    All pairs of nodes and all rectangles are covered, so those of the programs are.
+    """
+    prove_network(design.network)
 
 
 def phases(placement: Placement):
