@@ -42,6 +42,12 @@ def stories(position: int = 32) -> dict:
             "bound": bound, "tiles": result["tiles"], "all": result["cycles_per_token"]}
 
 
+def mean_counters(tiles: list[dict]) -> dict:
+    """Counter -> share of the cycles in which programs ran, mean over tiles."""
+    names = [name for name in tiles[0] if name not in ("x", "y", "running")]
+    return {name: sum(tile[name] / tile["running"] for tile in tiles) / len(tiles) for name in names}
+
+
 def random_layers(layers: int) -> FloatModel:
     """A SmolLM2-135M-shaped model of a few layers and a tiny vocabulary, with random weights."""
     config = ModelConfig(vocab=64, layers=layers, norm_eps=1e-5, max_context=256, tied=True, **SMOLLM2_LAYER)
@@ -82,6 +88,9 @@ def main():
         s = stories()
         print(f"{s['model']} on 2x2, position {s['position']}: {s['cycles']} cycles, bound {s['bound']:.0f}, "
               f"{s['bound'] / s['cycles']:.0%} of it")
+        print("where a tile's cycles go, mean over the whole run (units work at the same time):")
+        for name, count in mean_counters(s["tiles"]).items():
+            print(f"  {name}: {count:.1%}")
     if what != "stories":
         s = layer()
         print(f"SmolLM2-135M layer on 4x4, position {LAYER_POSITION}: {s['cycles']} cycles for {s['macs']} MACs, "

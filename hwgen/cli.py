@@ -145,23 +145,30 @@ def quantize(
     context: Context = None,
     calibration: Annotated[Path | None, typer.Option(help="Text file; default text that the model writes")] = None,
     tokens: Annotated[int, typer.Option(min=1, help="Tokens to measure on")] = 20000,
-    seed: Annotated[int, typer.Option(help="Seed of calibration and measurement text")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of calibration and measurement text")] = 0,
     allow_wrap: AllowWrap = False,
     json_: Json = False,
 ) -> None:
     """Quantise a model to the integer graph and measure what that costs against float."""
     from hwgen.evaluate import evaluate
+    from hwgen.integer_graph import check_graph_output, is_graph_file
     from hwgen.load import load
     from hwgen.quantize import quantize as to_graph
 
+    if output is not None:
+        check_graph_output(output)
     text = _read_text(calibration) if calibration else None
+    if Path(model).is_file() and is_graph_file(model):
+        raise HwgenError(f"Model must be a Hugging Face folder or a GGUF file, not the quantised {model!r}")
     loaded = load(Path(model))
+    if len(loaded.config.eos_ids) > 1:
+        progress.print(f"note: a run ends after token {loaded.config.eos} only, not after {loaded.config.eos_ids[1:]}")
     with _step(f"quantising {model}"):
         graph = to_graph(loaded, context=context, calibration=text, seed=seed, allow_wrap=allow_wrap)
-    if output is not None:
-        graph.save(output)
     with _step(f"measuring on {tokens} tokens"):
         figures = evaluate(loaded, graph, tokens=tokens, seed=seed)
+    if output is not None:
+        graph.save(output)
     figures |= {"output": None if output is None else str(output), "signature": f"{graph.signature():08x}"}
     summary = "KL {kl:.4f}  top-1 {top1:.2%}  perplexity {ppl_float:.3f} -> {ppl_int:.3f}"
     _answer(json_, figures, summary.format(**figures))

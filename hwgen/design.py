@@ -214,14 +214,27 @@ def _classes(reader, node, width, height):
 
 
 def read_design(path) -> Design:
-    """The design in YAML file `path`. Raises HwgenError with file:line:column for anything the rules refuse."""
-    path = Path(path)
+    """The design in YAML file `path`, or the preset of that name: `2x2`.
+
+    Raises HwgenError with file:line:column for anything the rules refuse.
+    """
+    path = _preset(str(path)) or Path(path)
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise HwgenError(f"{path} must be a readable design file: {reason}") from None
     return parse_design(text, str(path))
+
+
+def _preset(name: str) -> Path | None:
+    """A shipped design file, in an installed package or a checkout; a file of the user's own goes before it."""
+    package = Path(__file__).parent
+    for folder in (package / "designs", package.parent / "examples/designs"):
+        file = folder / f"{name}.yaml"
+        if "/" not in name and file.is_file() and not Path(name).exists():
+            return file
+    return None
 
 
 def parse_design(text: str, name: str = "design") -> Design:

@@ -126,9 +126,11 @@ class IntegerGraph:
     def save(self, path: str | Path):
         """Writes the one file of this graph; the same graph gives the same bytes, and a partial file never appears."""
         path = Path(path)
+        check_graph_output(path)
         tokenizer = None if self.tokenizer is None else self.tokenizer.to_json()
         # One key: the library writes several in random order.
-        meta = {"hwgen": json.dumps({"graph": self._header, "tokenizer": tokenizer}, sort_keys=True)}
+        contents = {"graph": self._header, "tokenizer": tokenizer, "signature": self.signature()}
+        meta = {"hwgen": json.dumps(contents, sort_keys=True)}
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays().items()}
         handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         os.close(handle)
@@ -150,10 +152,22 @@ class IntegerGraph:
                 if header["format"] != FORMAT:
                     raise KeyError("format")
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            return _assemble(header, arrays, meta["tokenizer"])
+            graph = _assemble(header, arrays, meta["tokenizer"])
+            if graph.signature() != meta["signature"]:
+                raise ValueError("its contents do not match their signature")
+            return graph
         except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
             raise HwgenError(f"Integer graph must be a file that `hwgen quantize` wrote, not {str(path)!r} ({error})"
                              ) from error
+
+
+def check_graph_output(path: str | Path) -> None:
+    """Raise HwgenError unless `path` may be written: new in a folder that is there, or a file that `save` wrote."""
+    path = Path(path)
+    if not path.parent.is_dir():
+        raise HwgenError(f"Output must be in a folder that exists, not {str(path)!r}")
+    if path.exists() and not (path.is_file() and is_graph_file(path)):
+        raise HwgenError(f"Output must be a new file or one that `hwgen quantize` wrote, not {str(path)!r}")
 
 
 def is_graph_file(path: str | Path) -> bool:

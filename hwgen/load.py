@@ -9,6 +9,8 @@ from hwgen.load_hf import load_hf
 
 __all__ = ["FloatModel", "load"]
 
+_RULE = "Model must be a Hugging Face folder, a GGUF file or an undamaged file that `hwgen quantize` wrote"
+
 
 def load(path: str | Path, *, weights: bool = True) -> FloatModel:
     """Reads the model at `path`: a Hugging Face folder (or its config.json) or a GGUF file.
@@ -24,13 +26,12 @@ def load(path: str | Path, *, weights: bool = True) -> FloatModel:
         if path.name == "config.json" and path.is_file():
             return load_hf(path.parent, weights=weights)
         if not path.exists():
-            raise HwgenError(f"Model must be a Hugging Face folder or a GGUF file, not {str(path)!r}, "
-                             "which does not exist")
+            raise HwgenError(f"{_RULE}, not {str(path)!r}, which does not exist")
         if _is_gguf(path):
             return load_gguf(path, weights=weights)
     except OSError as error:
         raise HwgenError(f"Model {str(path)!r} cannot be read: {error.strerror or error}") from error
-    raise HwgenError(f"Model must be a Hugging Face folder or a GGUF file, not {str(path)!r}")
+    raise HwgenError(f"{_RULE}, not {str(path)!r}, which is of another kind or damaged")
 
 
 def _is_gguf(path: Path) -> bool:

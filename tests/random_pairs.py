@@ -73,6 +73,14 @@ def random_pair(seed: int) -> tuple[IntegerGraph, Design]:
     return quantize(random_model(config, np.random.default_rng([seed, 2])), allow_wrap=True), design
 
 
+def long_pair(vlen: int, context: int) -> tuple[IntegerGraph, Design]:
+    """A model with odd heads on two tiles, to be run to the end of its context: operands of more than one word."""
+    config = ModelConfig(vocab=97, hidden=40, layers=1, heads=3, kv_heads=1, head_dim=24, ffn=48, norm_eps=1e-5,
+                         max_context=context, tied=True)
+    design = Design(2, 1, flit_bits=64, classes=(TileClass("c0", fetch=2, stations=3, vlen=vlen, lanes=4),))
+    return quantize(random_model(config, np.random.default_rng(vlen)), allow_wrap=True), design
+
+
 def random_prompt(config: ModelConfig, seed: int) -> list[int]:
     """One token, a few, or up to the context limit."""
     rng, context = np.random.default_rng([seed, 3]), config.max_context

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from random_pairs import random_pair, random_prompt, random_shape
+from random_pairs import long_pair, random_pair, random_prompt, random_shape
 
 from hwgen.generate import generate
 from hwgen.reference import Reference
@@ -38,6 +38,20 @@ def test_random_pair_is_bit_exact(seed, tmp_path):
         assert result["tokens"] == wanted
         assert result["overflow"] == run.overflow
         assert not result["fault"]
+
+
+@pytest.mark.parametrize(("vlen", "context"), [
+    (32, 70), *(pytest.param(*pair, marks=pytest.mark.full) for pair in ((8, 40), (16, 48), (64, 140), (256, 270)))])
+def test_up_to_the_end_of_the_context(vlen, context, tmp_path):
+    """Positions beyond one block of values and one word of scores, which the short prompts above never reach."""
+    graph, design = long_pair(vlen, context)
+    prompt = [int(t) for t in np.random.default_rng(context).integers(0, graph.config.vocab, context - 1)]
+    run = Reference(graph)
+    wanted = run.generate(prompt, 5, eos=None)
+    assert len(wanted) == 2
+    generate(graph, design, tmp_path / "chip")
+    result = simulate(tmp_path / "chip", sim="verilator", prompt_ids=prompt, max_tokens=5, quick=context < 100)
+    assert (result["tokens"], result["overflow"], result["fault"]) == (wanted, run.overflow, False)
 
 
 def test_odd_sizes_occur_among_the_pairs():

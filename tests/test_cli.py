@@ -64,6 +64,11 @@ def test_prompt_text_gets_bos_and_text_comes_back():
     (["rtl", "router", "--set", "flit_bits=48", "-o", "out"], "must be 32, 64, 128 or 256, not 48"),
     (["generate", MODEL, "nowhere.yaml", "-o", "out"], "must be a readable design file"),
     (["frobnicate"], "No such command"),
+    (["quantize", MODEL, "-o", MODEL / "model.safetensors"], "Output must be a new file or one that"),
+    (["quantize", MODEL, "-o", MODEL], "Output must be a new file or one that `hwgen quantize` wrote"),
+    (["quantize", MODEL, "-o", "nowhere/story.q"], "Output must be in a folder that exists"),
+    (["quantize", MODEL, "--seed", "-1"], "--seed"),
+    (["reference", DESIGN, "--prompt-ids", "1"], "or an undamaged file that `hwgen quantize` wrote"),
 ], ids=str)
 def test_refusals(arguments, message, tmp_path):
     arguments = [tmp_path / "out" if a == "out" else a for a in arguments]
@@ -86,7 +91,8 @@ def test_design_too_small_says_by_how_much(graph_file, tmp_path):
 
 
 def test_context_of_a_q_file_is_fixed(graph_file, tmp_path):
-    assert "as" in refused("generate", graph_file, DESIGN, "-o", tmp_path / "out", "--context", 17)
+    sentence = refused("generate", graph_file, DESIGN, "-o", tmp_path / "out", "--context", 17)
+    assert sentence == f"hwgen: Context must be 256, as {graph_file} was quantised for, not 17"
     assert not (tmp_path / "out").exists()
 
 

@@ -213,7 +213,7 @@ def test_every_knob_changes_the_verilog():
 
 
 @pytest.mark.parametrize(("kind", "settings", "message"), [
-    ("ruter", {}, r"component must be router, tile, .* rom, not 'ruter' \(did you mean router\?\)"),
+    ("ruter", {}, r"Component must be router, tile, .* rom, not 'ruter' \(did you mean router\?\)"),
     ("router", {"flitbits": 64}, r"router setting must be width, .*, not 'flitbits' \(did you mean flit_bits\?\)"),
     ("router", {"flit_bits": "48"}, "flit_bits must be 32, 64, 128 or 256, not 48"),
     ("matrix-unit", {"vlen": "wide"}, "vlen must be 8, 16, 32, 64, 128 or 256, not 'wide'"),

@@ -108,9 +108,9 @@ def test_config_alone_is_enough_without_weights(folder):
 
 
 def test_missing_path(tmp_path):
-    assert "must be a Hugging Face folder or a GGUF file" in refused(tmp_path / "nothing")
+    assert "must be a Hugging Face folder, a GGUF file or" in refused(tmp_path / "nothing")
     (tmp_path / "notes.txt").write_text("hello")
-    assert "must be a Hugging Face folder or a GGUF file" in refused(tmp_path / "notes.txt")
+    assert "must be a Hugging Face folder, a GGUF file or" in refused(tmp_path / "notes.txt")
     assert "must hold a config.json" in refused(tmp_path)
 
 

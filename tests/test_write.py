@@ -27,7 +27,7 @@ def test_an_empty_folder_may_be_taken(tmp_path):
 def test_overwrites_only_with_force(tmp_path):
     target = tmp_path / "out"
     write_folder(target, {"old": "1"})
-    with pytest.raises(HwgenError, match="output folder must be new or empty, not .*out: --force overwrites"):
+    with pytest.raises(HwgenError, match="Output folder must be new or empty, not .*out: --force overwrites"):
         write_folder(target, {"new": "2"})
     assert listing(target) == [MARKER, "old"]
     write_folder(target, {"new": "2"}, force=True)
@@ -37,10 +37,10 @@ def test_overwrites_only_with_force(tmp_path):
 @pytest.mark.parametrize("force", [False, True])
 def test_never_touches_what_hwgen_did_not_make(tmp_path, force):
     (tmp_path / "thesis.txt").write_text("years of work")
-    with pytest.raises(HwgenError, match="output folder must be new, empty or made by hwgen, not .*other files"):
+    with pytest.raises(HwgenError, match="Output folder must be new, empty or made by hwgen, not .*other files"):
         write_folder(tmp_path, {"x": "1"}, force=force)
     assert listing(tmp_path) == ["thesis.txt"]
-    with pytest.raises(HwgenError, match="output folder must be a folder, not the file .*thesis.txt"):
+    with pytest.raises(HwgenError, match="Output folder must be a folder, not the file .*thesis.txt"):
         write_folder(tmp_path / "thesis.txt", {"x": "1"}, force=force)
 
 

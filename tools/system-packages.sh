@@ -5,7 +5,13 @@ missing=""
 command -v iverilog >/dev/null 2>&1 || missing="$missing iverilog"
 command -v g++ >/dev/null 2>&1 || missing="$missing g++"
 command -v perl >/dev/null 2>&1 || missing="$missing perl"
-"${PYTHON:-python3}" -c "import ensurepip" >/dev/null 2>&1 || missing="$missing python3-venv"
+python="${PYTHON:-python3}"
+version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+"$python" -c "import ensurepip" >/dev/null 2>&1 || missing="$missing python$version-venv"
+# the simulators load Python as a library, which a distribution's python3 does not bring with it
+"$python" -c 'import ctypes, sysconfig; ctypes.CDLL(sysconfig.get_config_var("INSTSONAME"))' >/dev/null 2>&1 \
+  || [ -e "$("$python" -c 'import os, sysconfig as s; print(os.path.join(s.get_config_var("LIBDIR"), s.get_config_var("INSTSONAME")))')" ] \
+  || missing="$missing libpython$version"
 [ -n "$missing" ] || exit 0
 echo "installing$missing" >&2
 if ! command -v apt-get >/dev/null 2>&1; then

@@ -18,6 +18,8 @@ from hwgen.isa import WIDTH, Instruction
 
 ADDRESS_LIMITS = {"vmem": 1 << 16, "xmem": 1 << 16, "kvmem": 1 << 20, "rom": 1 << 24}
 """Words that the instruction fields can address."""
+IMEM_WORDS = 1 << 20
+"""Program words at most: a bound on a fixed capacity, far above any program."""
 ROM_DEPTHS = 8
 """Distinct weight-ROM depths in a chip: each is a macro of its own."""
 
@@ -160,9 +162,15 @@ def _fit(cls: TileClass, needed: Depths, context: int) -> Depths:
                 extra = f", of which {_kib(needed.kvmem * word)} KiB hold the KV cache of context {context}"
             raise HwgenError(f"{knob} of tile class {cls.name} must be at least {_kib(need)}{extra}, not {capacity}: "
                              f"{_kib(need - capacity * 1024)} KiB too small")
-    return Depths(
+    depths = Depths(
         needed.vmem, needed.xmem,
         needed.kvmem if cls.dmem_kib is None else int(cls.dmem_kib * 1024 - fixed) // word,
         needed.imem if cls.imem_kib is None else int(cls.imem_kib * 1024) // instruction,
         needed.rom if cls.wmem_kib is None else int(cls.wmem_kib * 1024) // word,
     )
+    for knob, name in (("dmem_kib", "kvmem"), ("wmem_kib", "rom"), ("imem_kib", "imem")):
+        depth, limit = getattr(depths, name), ADDRESS_LIMITS.get(name, IMEM_WORDS)
+        if depth > limit:
+            raise HwgenError(f"{knob} of tile class {cls.name} must leave {name} at most {limit} words, "
+                             f"as many as can be addressed, not {depth}")
+    return depths

@@ -27,7 +27,6 @@ _DEFAULTS = {
     # `auto` has no model to fit here
     "dmem_kib": 64, "imem_kib": 32, "wmem_kib": 128,
 }
-_ADDRESS_BITS = 12
 
 
 def parse_settings(kind: str, texts: list[str]) -> dict:
@@ -64,7 +63,7 @@ def component_files(kind: str, settings: dict) -> dict[str, str]:
 
 def _check_kind(kind):
     if kind not in KNOBS:
-        raise HwgenError(f"component must be {', '.join(KNOBS)}, not {kind!r}{_nearest(kind, KNOBS)}")
+        raise HwgenError(f"Component must be {', '.join(KNOBS)}, not {kind!r}{_nearest(kind, KNOBS)}")
 
 
 def _checked(kind, key, text):
@@ -84,7 +83,9 @@ def _component(kind, knobs):
         return MatrixUnit(**knobs)
     if kind == "vector-unit":
         return VectorUnit(**knobs)
-    return tile_component(_kind(knobs), address_bits=_ADDRESS_BITS, **network)
+    tile = _kind(knobs)
+    # messages reach all of vector memory, as far as their header can address it
+    return tile_component(tile, address_bits=min(16, address_bits(tile.vmem_rows * tile.lanes)), **network)
 
 
 def _kind(knobs):

@@ -22,13 +22,13 @@ def check_output(folder: Path, force: bool) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise HwgenError(f"output folder must be a folder, not the file {folder}")
+        raise HwgenError(f"Output folder must be a folder, not the file {folder}")
     if not any(folder.iterdir()):
         return
     if not (folder / MARKER).is_file():
-        raise HwgenError(f"output folder must be new, empty or made by hwgen, not {folder}, which holds other files")
+        raise HwgenError(f"Output folder must be new, empty or made by hwgen, not {folder}, which holds other files")
     if not force:
-        raise HwgenError(f"output folder must be new or empty, not {folder}: --force overwrites what hwgen made there")
+        raise HwgenError(f"Output folder must be new or empty, not {folder}: --force overwrites what hwgen made there")
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def _folder_beside(folder: Path):
     try:
         return tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True)
     except OSError as error:
-        raise HwgenError(f"output folder must be writable, not {folder}: {error.strerror}") from None
+        raise HwgenError(f"Output folder must be writable, not {folder}: {error.strerror}") from None
 
 
 def _make_parents(folder: Path) -> list[Path]:
@@ -91,5 +91,5 @@ def _make_parents(folder: Path) -> list[Path]:
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        raise HwgenError(f"output folder must be writable, not {folder}: {error.strerror}") from None
+        raise HwgenError(f"Output folder must be writable, not {folder}: {error.strerror}") from None
     return missing[-1:]
