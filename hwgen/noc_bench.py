@@ -1,4 +1,4 @@
-"""`hwgen noc-bench`: load-latency curves, saturation and all-gather times of a design's routers, simulated as Verilog."""
+"""`hwgen noc-bench`: load-latency curves, saturation and all-gather times of a design's routers, from their Verilog."""
 
 import json
 import subprocess
@@ -19,6 +19,8 @@ LONGEST = MAX_UNICAST_FLITS + 1
 """Flits of the longest unicast packet, its header included."""
 ACCEPTED = 0.99
 """Share of the offered load that must arrive for a load to count as accepted."""
+GATHERED = (4, 16, 64)
+"""Flits of the messages that all nodes gather."""
 _FRACTIONS = (0.1, 0.3, 0.5, 0.65, 0.8, 0.9, 0.95, 1.0, 1.05)
 """Loads of a curve, as parts of the load at saturation."""
 _STEPS = 9
@@ -39,10 +41,11 @@ def noc_bench(design: Design, *, patterns: Iterable[str] | None = None, loads: I
     saturation and just beyond); `flits` of a packet, header included; `quick` compiles faster and runs slower;
     `on_stage` is told what is under way.
 
-    Returns design, cycles, seed, saturation_rule, curves (pattern, flits, saturation: the highest load accepted within
-    1 %, points) and all_gather (flits of a node's message, bound, cycles by multicast, None without, and by unicast to
-    the next node, the one after it, and so on). Raises HwgenError for what cannot be measured, and where a flit is
-    lost, changed, doubled, misdelivered or out of order.
+    Returns design, cycles, seed, accepted, curves (pattern, flits, saturation: the highest load accepted within
+    1 %, points) and all_gather (flits of a node's message; bound: what a node's port takes to receive the others';
+    cycles by unicast to the next node, the one after it, and so on, and by multicast in packets of several lengths).
+    Raises HwgenError for what cannot be measured, and where a flit is lost, changed, doubled, misdelivered or out of
+    order.
     """
     patterns, flits = _checked_patterns(design, patterns), list(flits)
     loads = None if loads is None else list(loads)
@@ -59,7 +62,7 @@ def noc_bench(design: Design, *, patterns: Iterable[str] | None = None, loads: I
                 stage(f"{pattern}, packets of {length} flit{'s' if length > 1 else ''}")
                 curves.append(_curve(mesh, pattern, length, loads, cycles, seed))
         stage("all-gather")
-        gathers = [_all_gather(mesh, length, seed) for length in sorted({design.buffer_flits, 16, 64})]
+        gathers = [_all_gather(mesh, length, seed) for length in GATHERED]
     network = ("width", "height", "flit_bits", "virtual_channels", "buffer_flits", "routing", "multicast")
     return {
         "design": {key: getattr(design, key) for key in network}, "cycles": cycles, "seed": seed,
@@ -130,9 +133,13 @@ def _accepts(answer):
 def _all_gather(mesh, length, seed):
     design = mesh.design
     # every node takes (nodes - 1) messages through a port of one flit a cycle
-    entry = {"flits": length, "bound": (design.tiles - 1) * length, "multicast": None}
-    for way in ("multicast", "unicast") if design.multicast else ("unicast",):
-        entry[way] = mesh.run(f"gather-{way}", flits=length, seed=seed)["completion"]
+    entry = {"flits": length, "bound": (design.tiles - 1) * length, "multicast": []}
+    entry["unicast"] = mesh.run("gather-unicast", flits=length, seed=seed)["completion"]
+    if design.multicast:
+        depth = design.buffer_flits
+        for piece in sorted({1, depth // 2, depth - 1, depth}):
+            run = mesh.run("gather-multicast", flits=length, piece=piece, seed=seed)
+            entry["multicast"].append({"packet_flits": piece, "cycles": run["completion"]})
     return entry
 
 

@@ -52,7 +52,7 @@ def verilator_steps(top: str, arguments: list[str], optimisation: tuple[str, ...
 def compile_program(folder: Path, top: str, sources: list[str], control: str, *, quick: bool = False) -> Path:
     """FOLDER/program, made from Verilog and C++ `sources` (names in `folder`); C++ includes Vtop.h and what is there.
 
-    `control` is Verilator's configuration. `quick`: faster to build, several times slower to run. Raises SimulatorError.
+    `control` is Verilator's configuration; `quick` builds faster and runs several times slower. Raises SimulatorError.
     """
     folder = folder.resolve()
     (folder / "control.vlt").write_text(control)

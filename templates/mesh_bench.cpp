@@ -6,6 +6,7 @@
 //             gather-multicast, gather-unicast (every node sends `flits` flits to all, once, from cycle 0)
 //   load      flits that arrive per sending node and cycle if all are accepted; Bernoulli arrivals of packets
 //   flits     of a packet, header included (of a message in gather-*)
+//   piece     flits of a packet at most, in gather-multicast
 //   warm, cycles, drain   cycles before and of the window; drain=0 ends with the window
 //   idle, backpressure, spell   chance that a source or sink rests for a spell, and its longest length
 //   seed; break, at       drop, corrupt, repeat or misdeliver arriving flit number `at`
@@ -144,7 +145,7 @@ struct Sink {
 struct Settings {
   std::string pattern = "uniform", broken;
   double load = 0.1, idle = 0, backpressure = 0;
-  int flits = 1, spell = 16;
+  int flits = 1, piece = DEPTH, spell = 16;
   uint64_t warm = 1000, cycles = 10000, drain = 1, seed = 0, at = 1000;
 };
 
@@ -245,7 +246,7 @@ void Bench::create(int source) {
 
 void Bench::gather() {
   const bool multicast = s.pattern == "gather-multicast";
-  const int longest = multicast ? DEPTH : LONGEST;
+  const int longest = multicast ? s.piece : LONGEST;
   for (int source = 0; source < NODES; source++)
     for (int k = 1; k < (multicast ? 2 : NODES); k++)
       for (int left = s.flits; left > 0; left -= longest) {
@@ -422,7 +423,7 @@ void Bench::report(uint64_t completion) {
   if (s.drain && count)
     std::printf(", \"latency\": %.3f, \"latency_p99\": %u, \"latency_max\": %u", sum / double(count),
                 latencies[count - 1 - count / 100], latencies[count - 1]);
-  if (s.drain) std::printf(", \"completion\": %" PRIu64, completion);
+  if (s.pattern.rfind("gather-", 0) == 0) std::printf(", \"completion\": %" PRIu64, completion);
   std::printf("}\n");
 }
 
@@ -439,6 +440,7 @@ int main(int count, char** arguments) {
     else if (key == "idle") s.idle = number;
     else if (key == "backpressure") s.backpressure = number;
     else if (key == "flits") s.flits = int(number);
+    else if (key == "piece") s.piece = int(number);
     else if (key == "spell") s.spell = int(number);
     else if (key == "warm") s.warm = uint64_t(number);
     else if (key == "cycles") s.cycles = uint64_t(number);
