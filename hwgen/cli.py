@@ -332,7 +332,7 @@ def noc_bench(
     with progress.status("starting") as status:
         result = noc_bench(
             plan, patterns=None if patterns is None else patterns.split(","),
-            loads=None if loads is None else _numbers("Load", loads, float), flits=
+            loads=None if loads is None else _numbers("Load", loads, float),
             flits=_numbers("Packet length", flits, int),
             cycles=cycles, seed=seed, on_stage=status.update)
     if output is not None:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hwgen.design import Design
@@ -29,44 +29,51 @@ _NUMBER_BITS = (10, 16)
 _CONTROL_FILE = '`verilator_config\nno_inline -module "router*"\n'
 
 
-def noc_bench(design: Design, *, patterns: Iterable[str] | None = None, loads: Iterable[float] | None = None,
-              flits: Iterable[int] = (1, 4), cycles: int = 10000, seed: int = 0, quick: bool = False,
+def noc_bench(design: Design, *, patterns: Sequence[str] | None = None, loads: Sequence[float] | None = None,
+              flits: Sequence[int] = (1, 4), cycles: int = 10000, seed: int = 0,
               on_stage: Callable[[str], None] | None = None) -> dict:
-    """Measure the network of a design; all values are ready for JSON.
+    """Compile the network of a design and `measure` it; `on_stage` is told what is under way."""
+    patterns = check_request(design, patterns, loads, flits, cycles)
+    stage = on_stage or (lambda what: None)
+    with tempfile.TemporaryDirectory(prefix="hwgen-noc-") as folder:
+        stage("compiling the mesh")
+        mesh = MeshBench(design, Path(folder))
+        return measure(mesh, patterns=patterns, loads=loads, flits=flits, cycles=cycles, seed=seed, on_stage=stage)
+
+
+def measure(mesh: "MeshBench", *, patterns: Sequence[str] | None = None, loads: Sequence[float] | None = None,
+            flits: Sequence[int] = (1, 4), cycles: int = 10000, seed: int = 0,
+            on_stage: Callable[[str], None] | None = None) -> dict:
+    """Curves, saturation and all-gather times; all values are ready for JSON.
 
     Loads count flits that arrive per sending node and cycle. A run warms up for `cycles` / 2, then measures packets
     created in `cycles`. Latency: from a packet's creation at its source to the arrival of its last flit, in cycles.
 
     Parameters: `patterns` of PATTERNS (default all that the design can carry); `loads` of the curves (default up to
-    saturation and just beyond); `flits` of a packet, header included; `quick` compiles faster and runs slower;
-    `on_stage` is told what is under way.
+    saturation and just beyond); `flits` of a packet, header included; `on_stage` is told what is under way.
 
-    Returns design, cycles, seed, accepted, curves (pattern, flits, saturation: the highest load accepted within
-    1 %, points) and all_gather (flits of a node's message; bound: what a node's port takes to receive the others';
+    Returns design, cycles, seed, accepted, curves (pattern, flits, saturation: the highest load of which `accepted`
+    arrives, points) and all_gather (flits of a node's message; bound: what a node's port takes to receive the others';
     cycles by unicast to the next node, the one after it, and so on, and by multicast in packets of several lengths).
     Raises HwgenError for what cannot be measured, and where a flit is lost, changed, doubled, misdelivered or out of
     order.
     """
-    patterns, flits = _checked_patterns(design, patterns), list(flits)
-    loads = None if loads is None else list(loads)
-    _check_numbers(loads, flits, cycles)
+    design = mesh.design
+    patterns = check_request(design, patterns, loads, flits, cycles)
     stage = on_stage or (lambda what: None)
-    with tempfile.TemporaryDirectory(prefix="hwgen-noc-") as folder:
-        stage("compiling the mesh")
-        mesh = MeshBench(design, Path(folder), quick=quick)
-        curves = []
-        for pattern in patterns:
-            for length in flits:
-                if pattern == "all-gather" and length > design.buffer_flits:
-                    continue  # no multicast may be longer than a buffer
-                stage(f"{pattern}, packets of {length} flit{'s' if length > 1 else ''}")
-                curves.append(_curve(mesh, pattern, length, loads, cycles, seed))
-        stage("all-gather")
-        gathers = [_all_gather(mesh, length, seed) for length in GATHERED]
+    curves = []
+    for pattern in patterns:
+        for length in flits:
+            if pattern == "all-gather" and length > design.buffer_flits:
+                continue  # no multicast may be longer than a buffer
+            stage(f"{pattern}, packets of {length} flit{'s' if length > 1 else ''}")
+            curves.append(_curve(mesh, pattern, length, loads, cycles, seed))
+    stage("all-gather")
     network = ("width", "height", "flit_bits", "virtual_channels", "buffer_flits", "routing", "multicast")
     return {
         "design": {key: getattr(design, key) for key in network}, "cycles": cycles, "seed": seed,
-        "accepted": ACCEPTED, "curves": curves, "all_gather": gathers,
+        "accepted": ACCEPTED, "curves": curves,
+        "all_gather": [_all_gather(mesh, length, seed) for length in GATHERED],
     }
 
 
@@ -121,7 +128,7 @@ def _curve(mesh, pattern, length, loads, cycles, seed):
                 break
         else:
             high = load
-    chosen = loads or [min(1.0, round(low * part, 4)) for part in _FRACTIONS]
+    chosen = loads if loads is not None else [min(1.0, round(low * part, 4)) for part in _FRACTIONS]
     points = [{"load": load, **mesh.run(pattern, load=load, **common)} for load in sorted(set(chosen))]
     return {"pattern": pattern, "flits": length, "saturation": round(low, 4), "points": points}
 
@@ -187,7 +194,16 @@ def _parameters(design):
     return "\n".join(lines)
 
 
-def _checked_patterns(design, patterns):
+def check_request(design: Design, patterns, loads, flits, cycles: int) -> list[str]:
+    """The patterns to measure, see `measure`. Raises HwgenError for what cannot be measured."""
+    for load in loads or ():
+        if not 0 < load <= 1:
+            raise HwgenError(f"Load must be above 0 and at most 1 flit per node and cycle, not {load!r}")
+    for length in flits:
+        if not 1 <= length <= LONGEST:
+            raise HwgenError(f"Packet must be 1 to {LONGEST} flits long, not {length!r}")
+    if cycles < 100:
+        raise HwgenError(f"Cycles must be at least 100, not {cycles!r}")
     if design.tiles < 2:
         raise HwgenError("Mesh of noc-bench must be at least 2 nodes, not 1")
     unable = {}
@@ -197,24 +213,12 @@ def _checked_patterns(design, patterns):
         unable["all-gather"] = "have a design with multicast, not without (its time by unicast is always measured)"
     if patterns is None:
         return [name for name in PATTERNS if name not in unable]
-    patterns = list(patterns)
     for name in patterns:
         if name not in PATTERNS:
             raise HwgenError(f"Pattern must be {', '.join(PATTERNS[:-1])} or {PATTERNS[-1]}, not {name!r}")
         if name in unable:
             raise HwgenError(f"Pattern {name} must {unable[name]}")
-    return patterns
-
-
-def _check_numbers(loads, flits, cycles):
-    for load in loads or ():
-        if not 0 < load <= 1:
-            raise HwgenError(f"Load must be above 0 and at most 1 flit per node and cycle, not {load!r}")
-    for length in flits:
-        if not 1 <= length <= LONGEST:
-            raise HwgenError(f"Packet must be 1 to {LONGEST} flits long, not {length!r}")
-    if cycles < 100:
-        raise HwgenError(f"Cycles must be at least 100, not {cycles!r}")
+    return list(patterns)
 
 
 def _verilate():
