@@ -88,6 +88,19 @@ def test_sweep_and_page(mesh):
     assert page.count("<path class=\"curve") == 12 and "all-gather" in page and "http" not in page
 
 
+def test_command_writes_numbers_and_page(tmp_path):
+    path, out = tmp_path / "design.yaml", tmp_path / "out"
+    path.write_text("width: 2\nheight: 2\nflit_bits: 64\ntiles:\n  - name: tile\n")
+    command = [sys.executable, "-m", "hwgen.cli", "noc-bench", str(path), "-o", str(out),
+               "--patterns", "uniform,hotspot", "--loads", "0.1,0.2", "--flits", "2", "--cycles", "500", "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=300)
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert [[point["load"] for point in curve["points"]] for curve in result["curves"]] == [[0.1, 0.2]] * 2
+    assert json.loads((out / "noc.json").read_text()) == result
+    assert (out / "noc.html").read_text() == noc_report(result)
+
+
 def test_channels_of_a_packet_follow_the_routing():
     def design(routing, channels, multicast):
         return Design(4, 4, routing=routing, virtual_channels=channels, multicast=multicast)
