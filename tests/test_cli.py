@@ -135,7 +135,7 @@ def test_interrupted_generate_leaves_nothing(graph_file, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("command", ["quantize", "reference", "generate", "sim", "synth", "rtl"])
+@pytest.mark.parametrize("command", ["quantize", "reference", "generate", "sim", "synth", "rtl", "noc-bench"])
 def test_help_has_an_example_and_json(command):
     text = hwgen(command, "--help").stdout
     assert "Example: hwgen" in text and "--json" in text

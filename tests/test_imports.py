@@ -18,8 +18,8 @@ LAYERS = [
     {"rtl"},
     {"emit"},
     {"manifest", "bound", "build_folder", "figures"},
-    {"liberty", "yosys_jobs", "report", "testbench"},
-    {"synth", "generate", "simulate"},
+    {"liberty", "yosys_jobs", "report", "noc_report", "testbench"},
+    {"noc_bench", "synth", "generate", "simulate"},
     {"run"},
     {"cli"},
 ]
