@@ -157,7 +157,9 @@ def test_interrupted_compilation_leaves_nothing(toy, tmp_path):
     build = changed(toy, tmp_path, "rtl/chip.v", "module chip", "// new\nmodule chip")
     code = ("import sys; from pathlib import Path; from hwgen.simulate import simulate;"
             "simulate(Path(sys.argv[1]), sim='verilator', prompt_ids=[1], max_tokens=1)")
-    process = subprocess.Popen([sys.executable, "-c", code, str(build)], stderr=subprocess.PIPE, text=True)
+    # workers of the test runner and background jobs of a shell ignore interrupts, and children would inherit that
+    process = subprocess.Popen([sys.executable, "-c", code, str(build)], stderr=subprocess.PIPE, text=True,
+                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
     folder = build / "sim" / "verilator"
     while not list(folder.glob("partial_*/Vtop.mk")):
         assert process.poll() is None

@@ -49,10 +49,11 @@ def test_the_example_model_tells_its_story_whatever_the_host_does(graph, wanted,
     result = _run(graph, chip, **disturbance)
     assert result["tokens"] == wanted
     assert not (result["overflow"] or result["fault"] or result["err_busy"])
-    # the timeline is that of the second token, in which the matrix units are busy as long as they count
+    # the timeline is that of the second token, which a stalled output may hold up after the units are done
     spans = result["timeline"]
     begin, end = min(span["start"] for span in spans), max(span["stop"] for span in spans)
-    assert 0.9 * result["cycles_per_token"][1] <= end - begin <= result["cycles_per_token"][1]
+    assert end - begin <= result["cycles_per_token"][1]
+    assert disturbance or end - begin >= 0.9 * result["cycles_per_token"][1]
     assert {(span["x"], span["y"], span["unit"]) for span in spans} == {
         (x, y, unit) for x in range(2) for y in range(2) for unit in ("matrix", "vector", "send")}
 
