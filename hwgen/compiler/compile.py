@@ -8,8 +8,9 @@ from hwgen.compiler.dependencies import connect
 from hwgen.compiler.memory import ROW
 from hwgen.compiler.place import Placement, place
 from hwgen.compiler.prove import prove_order, prove_routes
+from hwgen.compiler.tile_builder import RomSlice
 from hwgen.compiler.tile_memory import TileMemory, map_tile
-from hwgen.compiler.tile_program import RomSlice, TileProgram
+from hwgen.compiler.tile_program import TileProgram
 from hwgen.compiler.words import pack_rows, pack_table, word_bytes
 from hwgen.design import Design, TileClass
 from hwgen.errors import HwgenError

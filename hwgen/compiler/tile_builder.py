@@ -1,0 +1,153 @@
+"""What the phases of a tile's program are written with: its instructions, staging buffers and ROM slices."""
+
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from hwgen.compiler.dependencies import Step
+from hwgen.compiler.memory import Region
+from hwgen.compiler.place import Placement
+from hwgen.compiler.tile_memory import BLOCK, TileMemory, up
+from hwgen.compiler.words import vector_words
+from hwgen.design import Design
+from hwgen.integer_graph import IntegerGraph
+from hwgen.isa import Dest, Index, Instruction, Unit, When
+
+X, RESIDUAL, ROPE, GAIN, QKV, ATTENTION, H, GRANT = 0, 1, 2, 3, 4, 5, 6, 13
+"""Arrival counters by what they count."""
+ROWS_LIMIT = 65535
+
+
+class RomSlice(NamedTuple):
+    """What a ROM region holds: rows `start..stop-1` of matrix `source` of layer `layer` (-1: not in a layer)."""
+
+    region: Region
+    source: str
+    layer: int
+    start: int
+    stop: int
+
+
+@dataclass
+class TileBuilder:
+    """Builder and result for tile `memory.index`."""
+
+    graph: IntegerGraph
+    design: Design
+    placement: Placement
+    memory: TileMemory
+    peers: list[TileMemory]
+    steps: list[Step] = field(default_factory=list)
+    slices: list[RomSlice] = field(default_factory=list)
+
+    def __post_init__(self):
+        self.config = self.graph.config
+        self.index = self.memory.index
+        self.vlen = self.memory.vlen
+        self.column, self.line = self.index % self.design.width, self.index // self.design.width
+        self.hidden_rows = self.placement.hidden[self.index]
+        self.ffn_rows = self.placement.ffn[self.index]
+        self.head_rows = self.placement.vocabulary[self.index]
+        self._buffers, self._operands = {}, {}
+
+    # --- instructions -------------------------------------------------------------------------------------------
+
+    def emit(self, unit, op, fields, reads=(), writes=(), when=When.ALWAYS):
+        self.steps.append(Step(Instruction(unit, op, fields, when), tuple(reads), tuple(writes)))
+
+    def wait(self, unit, counter, count, *regions):
+        """Block `unit` until `count` words have arrived, and see them as written by it."""
+        if count:
+            self.emit(unit, "WAIT", {"ctr": counter, "count": count}, writes=[r.span() for r in regions])
+
+    def vector(self, op, a, n, *, reads=(), writes=(), when=When.ALWAYS, **fields):
+        """Vector instruction on `n` words of region `a`; scalar registers are tracked as spans of a pseudo region."""
+        reads, writes = [a.span(0, n), *reads], list(writes)
+        for key, spans in (("sin", reads), ("sout", writes)):
+            if key in fields:
+                spans.append((_REGISTERS, fields[key], fields[key] + 1))
+        self.emit(Unit.VECTOR, op, {"a": a.base, "n": n, **fields}, reads, writes, when)
+
+    def to_vmem(self, op, a, n, dst, *, when=When.ALWAYS, reads=(), **fields):
+        self.vector(op, a, n, reads=reads, writes=[dst.span(0, n)], when=when,
+                    dst=dst.base, dkind=Dest.VMEM, **fields)
+
+    def to_x(self, op, a, n, dst, frac, *, when=When.ALWAYS, reads=(), **fields):
+        """Quantise the result into operand vector `dst`."""
+        self.vector(op, a, n, reads=reads, writes=[dst.span(0, vector_words(n, self.vlen))], when=when,
+                    dst=dst.base, dkind=Dest.X, frac=frac, **fields)
+
+    def matmul(self, x, weights, first, rows, words, dst, offset=0, when=When.ALWAYS):
+        """Rows `first .. first + rows - 1` of a ROM matrix times x into vmem at dst + offset."""
+        for start in range(0, rows, ROWS_LIMIT):
+            n = min(rows - start, ROWS_LIMIT)
+            self.emit(Unit.MATRIX, "MATMUL",
+                      {"x": x.base, "base": weights.base + (first + start) * words, "rows": n, "kwords": words,
+                       "stride": words, "dst": dst.base + offset + start},
+                      [x.span(0, words)], [dst.span(offset + start, n)], when)
+
+    def gather(self, table, dst, *, first=0, n, index=Index.NONE, words, base=0, two_limb=0, when=When.ALWAYS):
+        """Elements first.. of a table row into vmem; `base` words before the table stand for rows it lacks."""
+        self.emit(Unit.MATRIX, "GATHER",
+                  {"x": first, "base": (table.base - base) % (1 << 24), "rows": n, "stride": words, "dst": dst.base,
+                   "index": index, "two_limb": two_limb}, (), [dst.span(0, n)], when)
+
+    def send(self, src, n, target, counter, tile=None, *, start=0, when=When.ALWAYS):
+        """n words from src to word `target` of one tile, or of all."""
+        width, height = self.design.width, self.design.height
+        if tile is None and not self.design.multicast:
+            for other in range(self.design.tiles):
+                self.send(src, n, target, counter, other, start=start, when=when)
+            return
+        x0, y0 = (tile % width, tile // width) if tile is not None else (0, 0)
+        x1, y1 = (x0, y0) if tile is not None else (width - 1, height - 1)
+        self.emit(Unit.SEND, "SEND",
+                  {"src": src.base + start, "n": n, "dst": target, "x0": x0, "y0": y0, "x1": x1, "y1": y1,
+                   "ctr": counter}, [src.span(start, n)], (), when)
+
+    def send_host(self, src, n, kind, *, start=0, when=When.ALWAYS):
+        self.emit(Unit.SEND, "SEND", {"src": src.base + start, "n": n, "dst": kind, "host": 1},
+                  [src.span(start, n)], (), when)
+
+    # --- storage --------------------------------------------------------------------------------------------------
+
+    def buffer(self, name, size):
+        """The vector-memory staging buffer of that name, made at first use; reused by every layer."""
+        found = self._buffers.get(name)
+        if found is None or found.size < size:
+            found = self._buffers[name] = self.memory.vmem.allocate(name, size)
+        return found
+
+    def operand(self, name, length, bias=False):
+        """The operand vector of that name; with `bias` its constant block is written once per token."""
+        found = self._operands.get(name)
+        if found is None:
+            found = self._operands[name] = self.memory.xmem.allocate(name, vector_words(length, self.vlen, bias))
+        return found
+
+    def rom(self, source, layer, start, stop, words):
+        """A ROM region holding rows of a matrix."""
+        region = self.memory.rom.allocate(f"{source}.{layer}", (stop - start) * words)
+        self.slices.append(RomSlice(region, source, layer, start, stop))
+        return region
+
+    def quantised_length(self, length, bias):
+        """Elements to quantise: whole blocks where a bias follows, since every word of a block carries its scale."""
+        return up(length, BLOCK) if bias and self.vlen < BLOCK else length
+
+    def norm(self, frac, when=When.ALWAYS):
+        """Statistics of x into register 1, and the shift that SCALE adds to its exponent."""
+        x, n = self.memory.x, self.config.hidden
+        epsilon = self.graph.norm_epsilon
+        self.vector("MAXABS", x, n, sout=0, when=when)
+        self.vector("SUMSQ", x, n, sin=0, sout=1, b=epsilon & 0xFFFF, stride=epsilon >> 16, when=when)
+        return -(self.graph.norm_exponent + frac)
+
+    def normed_operand(self, frac, bias):
+        """x normalised and quantised."""
+        n = self.config.hidden
+        operand = self.operand("x", n, self.config.attention_bias or self.config.mlp_bias)
+        shift = self.norm(frac)
+        self.to_x("SCALE", self.memory.x, self.quantised_length(n, bias), operand, frac, sin=1, shift=shift)
+        return operand, vector_words(n, self.vlen, bias)
+
+_REGISTERS = Region("registers", "registers", 0, 8)
