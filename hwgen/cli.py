@@ -1,10 +1,8 @@
 """Command line: `hwgen COMMAND --help` shows an example of each."""
 
-import atexit
 import contextlib
 import json
 import os
-import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +11,7 @@ import typer
 from rich.console import Console
 
 from hwgen.errors import HwgenError
+from hwgen.interrupts import interruptible
 
 # Products here are small: a second BLAS thread would only spin. Set before NumPy loads.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -33,22 +32,7 @@ Force = Annotated[bool, typer.Option(help="Overwrite an output folder that hwgen
 
 def main() -> None:
     """Entry point: one sentence and exit status 2 for whatever the user can cause, Ctrl-C and SIGTERM included."""
-    for number in _INTERRUPTS:
-        signal.signal(number, _interrupt)
-    sys.unraisablehook = _repeat_interrupt
-    try:
-        status = _run()
-    except BaseException:
-        if not _interrupt.seen:
-            raise
-    for number in _INTERRUPTS:
-        signal.signal(number, signal.SIG_IGN)
-    if _interrupt.seen:
-        print("hwgen: interrupted; nothing half-written was left", file=sys.stderr, flush=True)
-        atexit._run_exitfuncs()
-        # CPython ends itself with SIGINT instead of this status if a KeyboardInterrupt ever passed through exec(text)
-        os._exit(2)
-    sys.exit(status)
+    sys.exit(interruptible(_run))
 
 
 def _run():
@@ -66,26 +50,6 @@ def _run():
         if hasattr(error, "exit_code"):
             return error.exit_code
         raise
-
-
-_INTERRUPTS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
-
-
-def _interrupt(number, frame):
-    # remembered, as what is under way may turn the exception into one of its own (an import, a SyntaxError)
-    _interrupt.seen = True
-    raise KeyboardInterrupt
-
-
-_interrupt.seen = False
-
-
-def _repeat_interrupt(unraisable):
-    """Python drops exceptions in finalisers: an interrupt that arrives there comes again when they are done."""
-    if unraisable.exc_type is KeyboardInterrupt:
-        signal.setitimer(signal.ITIMER_REAL, 0.01)
-    else:
-        sys.__unraisablehook__(unraisable)
 
 
 def _fail(sentence: str):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 PACKAGE = Path(__file__).parent.parent / "hwgen"
 LAYERS = [
-    {"errors", "template_files"},
+    {"errors", "interrupts", "template_files"},
     {"isa", "arithmetic", "noc"},
     {"model_config", "safetensors_file", "tokenizer", "rope"},
     {"float_model", "load_hf", "load_gguf", "load"},

@@ -15,6 +15,7 @@ from hwgen.isa import Dest, Index, Instruction, Unit, When
 X, RESIDUAL, ROPE, GAIN, QKV, ATTENTION, H, GRANT = 0, 1, 2, 3, 4, 5, 6, 13
 """Arrival counters by what they count."""
 ROWS_LIMIT = 65535
+_REGISTERS = Region("registers", "registers", 0, 8)
 
 
 class RomSlice(NamedTuple):
@@ -29,7 +30,7 @@ class RomSlice(NamedTuple):
 
 @dataclass
 class TileBuilder:
-    """Builder and result for tile `memory.index`."""
+    """Steps and ROM slices of tile `memory.index`, and what emits them; subclasses know the phases."""
 
     graph: IntegerGraph
     design: Design
@@ -149,5 +150,3 @@ class TileBuilder:
         shift = self.norm(frac)
         self.to_x("SCALE", self.memory.x, self.quantised_length(n, bias), operand, frac, sin=1, shift=shift)
         return operand, vector_words(n, self.vlen, bias)
-
-_REGISTERS = Region("registers", "registers", 0, 8)

@@ -18,7 +18,7 @@ LOGITS_CHUNK = 64
 
 
 class TileProgram(TileAttention):
-    """Builder and result for tile `memory.index`."""
+    """All phases of tile `memory.index`, in order."""
 
     def build(self) -> "TileProgram":
         """Emit the whole program."""
