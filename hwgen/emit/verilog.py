@@ -15,6 +15,8 @@ from amaranth.back import rtlil
 from amaranth.hdl import ClockSignal, Elaboratable, Fragment, Instance, ResetSignal, Value
 from amaranth.lib.wiring import In
 
+from hwgen.emit.fold import fold
+
 HEADER = "// Plain Verilog-2005. Registers have no initial value: hold rst high for one clock edge first.\n"
 
 # Processes become multiplexers and flip-flops with synchronous reset, so no `always @*` (which Icarus 11 would not run
@@ -135,7 +137,7 @@ def _start_worker():
 
 
 def _convert(name):
-    return name, _plain(_verilog(name, rtlil.convert(_modules[name], name=name, emit_src=False)))
+    return name, fold(_plain(_verilog(name, rtlil.convert(_modules[name], name=name, emit_src=False))))
 
 
 def _verilog(name, module):
