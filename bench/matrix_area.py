@@ -15,6 +15,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+from hwgen.emit.component import component_files
+
 OSU018 = Path("/usr/share/qflow/tech/osu018/osu018_stdcells.lib")
 ABC_SCRIPT = (
     "+strash;&get,-n;&fraig,-x;&put;scorr;dc2;dretime;strash;&get,-n;&dch,-f;&nf;&put;buffer,-p;upsize;dnsize;stime,-p"
@@ -81,12 +83,9 @@ def synthesise(verilog: str, top: str, liberty: Path) -> Mapped:
 
 
 def matrix_unit_verilog(vlen: int) -> str:
-    """Verilog of `MatrixUnit(vlen=vlen)`, module `matrix_unit`."""
-    from amaranth.back import verilog
-
-    from hwgen.rtl.matrix_unit import MatrixUnit
-
-    return verilog.convert(MatrixUnit(vlen=vlen), name="matrix_unit", strip_internal_attrs=True)
+    """Verilog of `hwgen rtl matrix-unit --set vlen=VLEN`, which holds no memory; top module `matrix_unit`."""
+    files = component_files("matrix-unit", {"vlen": vlen})
+    return "".join(text for path, text in files.items() if path.endswith(".v"))
 
 
 def main() -> None:
