@@ -9,6 +9,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
@@ -46,7 +47,9 @@ def verilator_steps(top: str, arguments: list[str], optimisation: tuple[str, ...
     jobs = f"-j{os.cpu_count() or 1}"
     # -o: the kept objects are good although Vtop.mk is newer
     make = ["make", jobs, "-C", "{scratch}", "-f", "Vtop.mk", "-o", "Vtop.mk", *optimisation]
-    return {"VERILATOR_ROOT": str(root), "MAKEFLAGS": _MAKEFLAGS}, [verilate, make]
+    # its own scripts ask for a program `python`, which Debian does not have
+    flags = f"{_MAKEFLAGS} PYTHON3={sys.executable.replace(' ', chr(92) + ' ')}"
+    return {"VERILATOR_ROOT": str(root), "MAKEFLAGS": flags}, [verilate, make]
 
 
 def compile_program(folder: Path, top: str, sources: list[str], control: str, *, quick: bool = False) -> Path:
