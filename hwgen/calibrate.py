@@ -44,10 +44,14 @@ class Statistics:
 
 def calibrate(model: FloatModel, context: int, calibration=None, seed: int = 0) -> Statistics:
     """Runs the float model over calibration tokens: a text, token ids [B, T] or [T], or None for text of its own."""
-    sequences = calibration_tokens(model, context, calibration, seed)
-    statistics = Statistics(-(-sum(map(len, sequences)) // _SAMPLES))
-    for sequence in sequences:
-        logits(model, sequence[None], statistics.observe)
+    with np.errstate(over="ignore", invalid="ignore"):  # said below in words
+        sequences = calibration_tokens(model, context, calibration, seed)
+        statistics = Statistics(-(-sum(map(len, sequences)) // _SAMPLES))
+        for sequence in sequences:
+            logits(model, sequence[None], statistics.observe)
+    broken = [name for name, peak in statistics.peak.items() if not np.isfinite(peak).all()]
+    if broken:
+        raise HwgenError(f"Model's values must stay finite in float32, but {broken[0]} does not on calibration text")
     return statistics
 
 
@@ -61,6 +65,8 @@ def calibration_tokens(model: FloatModel, context: int, calibration=None, seed: 
     if isinstance(calibration, str):
         if model.tokenizer is None:
             raise HwgenError("Calibration text needs a tokenizer, and the model has none")
+        if not calibration.strip():
+            raise HwgenError("Calibration text must hold words, not nothing")
         calibration = model.tokenizer.encode(calibration)
     tokens = np.atleast_2d(np.asarray(calibration))
     if tokens.size == 0:

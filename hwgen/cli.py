@@ -2,8 +2,11 @@
 
 import contextlib
 import json
+import math
 import os
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -43,6 +46,10 @@ def _run():
         _fail(str(error))
     except BrokenPipeError:
         return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        _fail(f"{error.filename} must be within reach, but: {error.strerror}")
     except Exception as error:
         # The library's own errors, known by their interface: which package defines them depends on its version.
         if hasattr(error, "format_message"):
@@ -53,12 +60,15 @@ def _run():
 
 
 def _fail(sentence: str):
-    print(f"hwgen: {sentence}", file=sys.stderr)
+    if sentence:
+        print(f"hwgen: {sentence}", file=sys.stderr)
     sys.exit(2)
 
 
 def _answer(as_json: bool, values: dict, text: str):
-    print(json.dumps(values) if as_json else text)
+    # JSON has no infinity
+    finite = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()}
+    print(json.dumps(finite) if as_json else text)
 
 
 @contextlib.contextmanager
@@ -85,17 +95,22 @@ def _graph(model: str, context: int | None, allow_wrap: bool = False):
         return quantize(load(path), context=context, allow_wrap=allow_wrap)
 
 
-def _prompt_ids(tokenizer, prompt: str | None, prompt_ids: str | None) -> list[int]:
+def _prompt(prompt: str | None, prompt_ids: str | None) -> Callable:
+    """Checks what can be checked at once; the answer makes the ids, given the model's tokenizer."""
     if (prompt is None) == (prompt_ids is None):
         raise HwgenError("Exactly one of --prompt and --prompt-ids must be given")
     if prompt is None:
-        try:
-            return [int(part) for part in prompt_ids.split(",")]
-        except ValueError:
-            raise HwgenError(f"Prompt ids must be integers separated by commas, not {prompt_ids!r}") from None
-    if tokenizer is None:
-        raise HwgenError("--prompt must come with a model that has a tokenizer; use --prompt-ids")
-    return tokenizer.encode(prompt)
+        if not re.fullmatch(r"\s*-?[0-9]+\s*(,\s*-?[0-9]+\s*)*", prompt_ids):
+            raise HwgenError(f"Prompt ids must be integers separated by commas, not {prompt_ids!r}")
+        ids = [int(part) for part in prompt_ids.split(",")]
+        return lambda tokenizer: ids
+
+    def encode(tokenizer):
+        if tokenizer is None:
+            raise HwgenError("--prompt must come with a model that has a tokenizer; use --prompt-ids")
+        return tokenizer.encode(prompt)
+
+    return encode
 
 
 def _text(tokenizer, tokens: list[int]) -> str | None:
@@ -104,7 +119,7 @@ def _text(tokenizer, tokens: list[int]) -> str | None:
 
 @app.command(epilog="Example: hwgen quantize examples/model -o story.q")
 def quantize(
-    model: Model,
+    model: Annotated[str, typer.Argument(help="Hugging Face folder or GGUF file")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Q file to write")] = None,
     context: Context = None,
     calibration: Annotated[Path | None, typer.Option(help="Text file; default text that the model writes")] = None,
@@ -158,9 +173,10 @@ def reference(
     """Continue a prompt with the integer reference: what every chip of this model must answer."""
     from hwgen.reference import Reference
 
+    make_ids = _prompt(prompt, prompt_ids)
     graph = _graph(model, context, allow_wrap)
     run = Reference(graph)
-    ids = _prompt_ids(graph.tokenizer, prompt, prompt_ids)
+    ids = make_ids(graph.tokenizer)
     tokens = run.generate(ids, max_tokens)
     text = _text(graph.tokenizer, tokens)
     _answer(json_, {"tokens": tokens, "text": text, "overflow": run.overflow},
@@ -217,7 +233,7 @@ def sim(
     from hwgen.run import run
 
     with _stages() as stage:
-        result = run(build, sim=sim, prompt_ids=lambda tokenizer: _prompt_ids(tokenizer, prompt, prompt_ids),
+        result = run(build, sim=sim, prompt_ids=_prompt(prompt, prompt_ids),
                      max_tokens=max_tokens, stream=None if json_ else _print_piece, on_stage=stage)
     if json_:
         print(json.dumps(result))

@@ -32,8 +32,9 @@ def evaluate(model: FloatModel, graph: IntegerGraph, tokens: int = 20000, seed: 
         sums += _compare(float_model.logits(held, rows[:, :-1]), reference.logits(rows[:, :-1]), rows[:, 1:])
         overflow = overflow or reference.overflow
     kl, same, loss_float, loss_int = sums / (batch * length)
-    return {"kl": float(kl), "top1": float(same), "ppl_float": float(np.exp(loss_float)),
-            "ppl_int": float(np.exp(loss_int)), "tokens": batch * length, "overflow": overflow}
+    with np.errstate(over="ignore"):
+        perplexities = {"ppl_float": float(np.exp(loss_float)), "ppl_int": float(np.exp(loss_int))}
+    return {"kl": float(kl), "top1": float(same), **perplexities, "tokens": batch * length, "overflow": overflow}
 
 
 def _compare(wanted: np.ndarray, got: np.ndarray, following: np.ndarray) -> np.ndarray:

@@ -79,6 +79,10 @@ def _unsupported(fields: dict, stored: dict) -> list[str]:
         return [f"general.architecture must be 'llama', not {architecture!r}"]
     problems = [f"llama.{name} must be {plain!r} or absent, not {fields[f'llama.{name}']!r}"
                 for name, plain in PLAIN.items() if fields.get(f"llama.{name}", plain) != plain]
+    # without a type the factor would scale positions linearly
+    if "llama.rope.scaling.type" not in fields and fields.get("llama.rope.scaling.factor", 1.0) not in (0.0, 1.0):
+        problems.append("llama.rope.scaling.factor must be 1 or absent without a llama.rope.scaling.type, not "
+                        f"{fields['llama.rope.scaling.factor']!r}")
     window, context = fields.get("llama.attention.sliding_window"), fields.get("llama.context_length", 0)
     if window and window < context:
         problems.append(f"llama.attention.sliding_window must be absent or at least {context}, not {window}")

@@ -138,9 +138,12 @@ def _config(raw: dict) -> tuple[ModelConfig | None, list[str]]:
 
 def _rope(raw: dict) -> tuple[float, Llama3Scaling | None, list[str]]:
     """Base, scaling and problems, from `rope_parameters` (newer) or `rope_theta` and `rope_scaling` (older)."""
-    rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-    if not isinstance(rope, dict):
-        return 1.0, None, [f"rope parameters must be an object, not {rope!r}"]
+    given = [raw[name] for name in ("rope_parameters", "rope_scaling") if raw.get(name)]
+    if len(given) == 2 and given[0] != given[1]:
+        return 1.0, None, ["rope_parameters and rope_scaling must be equal where both are given"]
+    rope = given[0] if given else {}
+    if not isinstance(rope, dict) or any(isinstance(value, dict) for value in rope.values()):
+        return 1.0, None, [f"rope parameters must be one object for all layers, not {rope!r}"]
     rope = {"rope_theta": raw.get("rope_theta", 10000.0)} | rope
     problems = []
     partial_factor = rope.get("partial_rotary_factor", raw.get("partial_rotary_factor", 1.0))
@@ -173,12 +176,16 @@ def _tensors(folder: Path, config: ModelConfig) -> LazyTensors:
     return LazyTensors({name: stored[file].read for name, file in names.items()}, repr(str(folder)))
 
 
+def _is_file_name(text) -> bool:
+    return isinstance(text, str) and text == Path(text).name != ""
+
+
 def _weight_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
         shards = _json_object(index).get("weight_map")
-        if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
-            raise HwgenError(f"{index.name} of {str(folder)!r} must have a weight_map of names to files")
+        if not isinstance(shards, dict) or not all(_is_file_name(shard) for shard in shards.values()):
+            raise HwgenError(f"{index.name} of {str(folder)!r} must have a weight_map of names to files of the folder")
         files = [folder / shard for shard in sorted(set(shards.values()))]
     else:
         files = [folder / "model.safetensors"]

@@ -5,6 +5,12 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass
 
+LARGEST = {
+    "vocab": 1 << 24, "hidden": 1 << 20, "layers": 1 << 12, "heads": 1 << 12, "kv_heads": 1 << 12, "head_dim": 1 << 16,
+    "ffn": 1 << 20, "max_context": 1 << 30,
+}
+"""Sizes beyond which a file is damaged rather than a model large."""
+
 
 @dataclass(frozen=True)
 class Llama3Scaling:
@@ -137,12 +143,14 @@ def _several(rule: str, names: list[str]) -> str:
 def size_problems(config: ModelConfig) -> list[str]:
     """Reasons why the sizes cannot form a model; empty if they can."""
     problems = [
-        f"{name} must be at least 1, not {value!r}"
-        for name in ("vocab", "hidden", "layers", "heads", "kv_heads", "head_dim", "ffn", "max_context")
-        if (value := getattr(config, name)) < 1
+        f"{name} must be 1 to {limit}, not {value!r}"
+        for name, limit in LARGEST.items() if not 1 <= (value := getattr(config, name)) <= limit
     ]
     if problems:
         return problems
+    problems = [f"{name} token must be 0 to {config.vocab - 1}, not {token!r}"
+                for name, tokens in (("bos", (config.bos,)), ("eos", config.eos_ids))
+                for token in tokens if token is not None and not 0 <= token < config.vocab]
     if config.head_dim % 2:
         problems.append(f"head_dim must be even, not {config.head_dim}")
     if config.heads % config.kv_heads:

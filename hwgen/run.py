@@ -26,8 +26,15 @@ def run(build: Path, *, sim: str, prompt_ids: Callable[[Tokenizer | None], list[
     tokenizer = _tokenizer(build)
     ids = prompt_ids(tokenizer)
     pieces = _Pieces(tokenizer, ids, stream)
+
+    def stage(name):
+        if on_stage:
+            on_stage(name)
+        if name == "run":
+            pieces.begin()
+
     result = simulate(build, sim=sim, prompt_ids=ids, max_tokens=max_tokens, eos=manifest["eos"],
-                      on_token=pieces.token, on_stage=on_stage, **disturbance)
+                      on_token=pieces.token, on_stage=stage, **disturbance)
     pieces.end()
     result = {"sim": sim, "prompt_ids": ids, **result,
               "text": None if tokenizer is None else tokenizer.decode(result["tokens"])}
@@ -48,7 +55,10 @@ class _Pieces:
     def __init__(self, tokenizer, ids, stream):
         self.show = stream or (lambda piece: None)
         self.text = None if tokenizer is None else tokenizer.stream(ids)
-        self.show(" ".join(map(str, ids)) + " |" if tokenizer is None else tokenizer.decode(ids))
+        self.prompt = " ".join(map(str, ids)) + " |" if tokenizer is None else tokenizer.decode(ids)
+
+    def begin(self):
+        self.show(self.prompt)
 
     def token(self, token: int):
         self.show(f" {token}" if self.text is None else self.text.push(token))

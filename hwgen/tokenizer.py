@@ -30,6 +30,9 @@ class Tokenizer:
     """Encodes and decodes text; whether BOS is added is part of it, and survives `to_json`."""
 
     def __init__(self, inner: tokenizers.Tokenizer):
+        # a prompt is never cut or filled up
+        inner.no_truncation()
+        inner.no_padding()
         self._inner = inner
 
     @classmethod
@@ -74,7 +77,11 @@ class Tokenizer:
         return self._inner.get_vocab_size()
 
     def encode(self, text: str) -> list[int]:
-        """Token ids of `text`, BOS first if this tokenizer adds it."""
+        """Token ids of `text`, BOS first if this tokenizer adds it. Raises HwgenError for what is no Unicode text."""
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            raise HwgenError(f"Text must be UTF-8, not {text!r}") from None
         return self._inner.encode(text).ids
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -17,7 +17,7 @@ DESIGN = ROOT / "examples/designs/2x2.yaml"
 
 
 def hwgen(*arguments, timeout=300):
-    command = [sys.executable, "-m", "hwgen.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "hwgen.cli", *(a if isinstance(a, bytes) else str(a) for a in arguments)]
     return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=ROOT)
 
 
@@ -53,6 +53,11 @@ def test_prompt_text_gets_bos_and_text_comes_back():
 @pytest.mark.parametrize(("arguments", "message"), [
     (["reference", "nowhere", "--prompt-ids", "1"], "nowhere"),
     (["reference", MODEL, "--prompt-ids", "1,x"], "Prompt ids must be integers separated by commas, not '1,x'"),
+    (["reference", MODEL, "--prompt-ids", "1_0"], "Prompt ids must be integers separated by commas, not '1_0'"),
+    (["reference", MODEL, "--prompt", b"ab\xff"], "Text must be UTF-8, not 'ab"),
+    (["quantize", MODEL, "--calibration", "/dev/null"], "Calibration text must hold words, not nothing"),
+    (["rtl", "router", "-o", "x" * 300], "must be within reach, but: File name too long"),
+    (["rtl", "router", "-o", DESIGN / "sub"], "Output folder must be in a writable folder"),
     (["reference", MODEL, "--prompt-ids", "9999"], "Token id must be 0 to 511, not 9999"),
     (["reference", MODEL, "--prompt-ids", ",".join("1" * 300)], "Prompt must be"),
     (["reference", MODEL], "Exactly one of --prompt and --prompt-ids must be given"),
@@ -118,7 +123,13 @@ def test_generate_without_images_needs_only_the_config_and_repeats_itself(tmp_pa
                      if p.is_file()})
     assert made[0] == made[1]
     assert {"manifest.json", "filelist.f", "report.html", "rtl/chip.v"} <= made[0].keys()
+    # nothing on stdout, not even the prompt
     assert "--no-images" in refused("sim", tmp_path / "a", "--prompt-ids", 1)
+
+
+def test_no_command_shows_the_help():
+    done = hwgen()
+    assert done.returncode == 2 and "Usage: " in done.stdout and not done.stderr
 
 
 def test_interrupted_generate_leaves_nothing(graph_file, tmp_path):

@@ -143,7 +143,13 @@ def test_lacking_fields_are_all_named(folder):
     ({"head_dim": 7}, "head_dim must be even, not 7"),
     ({"num_key_value_heads": 4}, "heads must be a multiple of kv_heads (4), not 6"),
     ({"head_dim": None, "num_attention_heads": 5}, "head_dim must be given"),
-    ({"intermediate_size": 0}, "ffn must be at least 1, not 0"),
+    ({"intermediate_size": 0}, "ffn must be 1 to 1048576, not 0"),
+    ({"hidden_size": 10**30}, "hidden must be 1 to 1048576, not 1000000000"),
+    ({"num_hidden_layers": 10**9}, "layers must be 1 to 4096, not 1000000000"),
+    ({"bos_token_id": 67}, "bos token must be 0 to 66, not 67"),
+    ({"eos_token_id": [5, -1]}, "eos token must be 0 to 66, not -1"),
+    ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "must be equal where both are given"),
+    ({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "must be one object for all layers"),
     ({"hidden_size": "48"}, "hidden_size must be a whole number, not '48'"),
     ({"attention_bias": "no"}, "attention_bias must be true or false, not 'no'"),
     ({"rms_norm_eps": -1.0}, "norm_eps must be a finite number >= 0"),
@@ -219,6 +225,12 @@ def test_damaged_header_is_always_one_error(folder):
         except HwgenError:
             seen += 1
     assert seen > 200
+
+
+@pytest.mark.parametrize("shard", ["../model.safetensors", "/etc/passwd", "", 3])
+def test_shards_lie_in_the_folder(folder, shard):
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"lm_head.weight": shard}}))
+    assert "must have a weight_map of names to files of the folder" in refused(folder)
 
 
 def test_damaged_index_and_tokenizer(folder):

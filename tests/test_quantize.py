@@ -175,6 +175,11 @@ def test_calibration_input_is_checked():
         quantize(model, calibration="text")
 
 
+def test_values_that_leave_float32_are_refused():
+    with pytest.raises(HwgenError, match="must stay finite in float32, but .* does not on calibration text"):
+        quantize(random_model("odd sizes", outlier=1e37), allow_wrap=True)
+
+
 def test_large_sums_need_allow_wrap():
     model = random_model("odd sizes", outlier=1e6)
     with pytest.raises(HwgenError, match="below 131072 where the worst case exceeds Q19.12, not .*--allow-wrap"):

@@ -174,6 +174,17 @@ def test_gguf_without_or_with_unknown_tokenizer(byte_level):
         Tokenizer.from_gguf(byte_level_fields(byte_level, merges=["a b", "zz qq"]))
 
 
+def test_a_prompt_is_never_cut_or_filled_up(spaced):
+    whole = Tokenizer(spaced).encode("the cat sat on the mat")
+    state = json.loads(spaced.to_str())
+    state["truncation"] = {"direction": "Right", "max_length": 2, "strategy": "LongestFirst", "stride": 0}
+    state["padding"] = {"strategy": {"Fixed": 40}, "direction": "Right", "pad_to_multiple_of": None, "pad_id": 0,
+                        "pad_type_id": 0, "pad_token": "<pad>"}
+    read = Tokenizer.from_json(json.dumps(state))
+    assert len(whole) > 2 and read.encode("the cat sat on the mat") == whole
+    assert Tokenizer.from_json(read.to_json()).encode("the cat sat on the mat") == whole
+
+
 def test_damaged_json():
     with pytest.raises(HwgenError, match="must be a tokenizer.json of the tokenizers library"):
         Tokenizer.from_json('{"version": "1.0"')

@@ -20,6 +20,9 @@ def check_output(folder: Path, force: bool) -> None:
     """Raise HwgenError unless `folder` may be written: new, empty, or, with `force`, made by hwgen."""
     folder = Path(folder)
     if not folder.exists():
+        near = next(parent for parent in folder.absolute().parents if parent.exists())
+        if not near.is_dir() or not os.access(near, os.W_OK | os.X_OK):
+            raise HwgenError(f"Output folder must be in a writable folder, not {folder}: {near} is none")
         return
     if not folder.is_dir():
         raise HwgenError(f"Output folder must be a folder, not the file {folder}")
