@@ -27,7 +27,7 @@ KINDS = (
 def spec(width, height, kinds=KINDS):
     places = [(x, y) for y in range(height) for x in range(width)]
     return ChipSpec(
-        width, height, flit_bits=64, buffer_flits=3, multicast=True, address_bits=7, context=16, vocab=10,
+        width, height, flit_bits=64, buffer_flits=3, multicast=True, virtual_channels=1, routing="xy", address_bits=7, context=16, vocab=10,
         signature=0xDEADBEEF, grant_order=((0, 0, 10),), kinds=kinds,
         tiles=tuple(TilePlace(x, y, (x + y) % len(kinds), kinds[(x + y) % len(kinds)].rom_words) for x, y in places),
     )

@@ -113,6 +113,8 @@ class TileAttention(TileBuilder):
                 self._softmax(number, *heads[number][1:])
             if number:
                 self._weighted_values(layer, number - 1, *heads[number - 1])
+        if self.index in self.placement.bystanders(layer):
+            self.report_arrival(ATTENTION)
 
     def _rope(self, a, frac, **fields):
         d = self.config.head_dim

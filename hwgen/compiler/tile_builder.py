@@ -109,6 +109,10 @@ class TileBuilder:
         self.emit(Unit.SEND, "SEND", {"src": src.base + start, "n": n, "dst": kind, "host": 1},
                   [src.span(start, n)], (), when)
 
+    def report_arrival(self, counter):
+        """Tell all tiles, in a gather to which this one adds nothing, that x has arrived here: one word, not read."""
+        self.send(self.memory.x, 1, self.memory.grant.base, counter)
+
     # --- storage --------------------------------------------------------------------------------------------------
 
     def buffer(self, name, size):

@@ -2,7 +2,8 @@
 
 Every tile runs the same phases: embedding, then per layer q/k/v, attention, output projection, gate/up, down, then
 the head. Between phases a vector is gathered on all tiles; each gather needs the whole of the one before, so a phase
-of any tile starts after all tiles ended the phase before last, and buffers are reused without credits (prove.py).
+of any tile starts after all tiles ended the phase before last, and buffers are reused without credits (prove.py). A
+tile that adds nothing to a gather sends one word instead, so that all know it has what came before.
 """
 
 from hwgen.compiler.memory import Region
@@ -106,7 +107,7 @@ class TileProgram(TileAttention):
         """Output projection and residual addition."""
         config = self.config
         length, bias = config.heads * config.head_dim, config.output_bias
-        self.wait(Unit.VECTOR, ATTENTION, length, self.memory.attention)
+        self.wait(Unit.VECTOR, ATTENTION, length + len(self.placement.bystanders(layer)), self.memory.attention)
         start, stop = self.hidden_rows
         if layer == 0:
             self.wait(Unit.VECTOR, RESIDUAL, stop - start, self.memory.residual)
@@ -122,6 +123,7 @@ class TileProgram(TileAttention):
         self.wait(Unit.VECTOR, X, config.hidden, self.memory.x)
         start, stop = self.ffn_rows
         if stop == start:
+            self.report_arrival(H)
             return
         operand, words = self.normed_operand(graph.ffn_norm_frac, config.mlp_bias)
         gate_rom = self.rom("gate", layer, start, stop, words)
@@ -141,7 +143,7 @@ class TileProgram(TileAttention):
     def down(self, layer):
         """Down projection and residual addition."""
         config = self.config
-        self.wait(Unit.VECTOR, H, config.ffn, self.memory.h)
+        self.wait(Unit.VECTOR, H, config.ffn + len(self.placement.ffn_bystanders), self.memory.h)
         start, stop = self.hidden_rows
         if stop > start:
             operand = self.operand("h", config.ffn, config.mlp_bias)
