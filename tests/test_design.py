@@ -22,15 +22,14 @@ def test_there_are_the_presets_promised():
     assert {"1x1", "2x2", "2x2-heterogeneous", "4x4"} <= {p.stem for p in PRESETS}
 
 
-@pytest.mark.parametrize(("routing", "channels", "multicast"), [
-    ("xy", 1, True), ("yx", 1, False), ("yx", 2, True), ("o1turn", 2, False), ("o1turn", 4, True), ("west-first", 2, True),
-    ("odd-even", 1, False),
+@pytest.mark.parametrize(("routing", "channels", "multicast", "classes"), [
+    ("xy", 1, "true", 1), ("xy", 4, "true", 1), ("yx", 1, "false", 1), ("yx", 2, "true", 2), ("o1turn", 2, "false", 2),
+    ("o1turn", 4, "true", 3), ("west-first", 2, "true", 2), ("odd-even", 1, "false", 1),
 ])
-def test_accepts_every_routing_with_channels_enough(routing, channels, multicast):
-    design = parse_design(f"{MESH}routing: {routing}\nvirtual_channels: {channels}\nmulticast: {str(multicast).lower()}\n"
+def test_accepts_every_routing_with_channels_enough(routing, channels, multicast, classes):
+    design = parse_design(f"{MESH}routing: {routing}\nvirtual_channels: {channels}\nmulticast: {multicast}\n"
                           f"flit_bits: 512\n{TILE}")
-    assert (design.network.routing, len(design.network.classes) > 1) == (routing, routing == "o1turn" or (
-        multicast and routing != "xy"))
+    assert (design.network.routing, len(design.network.classes)) == (routing, classes)
 
 
 def test_first_class_takes_the_rest():

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """A whole chip as files: tiles, routers and host port from Amaranth, memories, nodes and the top from templates."""
 
 from dataclasses import dataclass
