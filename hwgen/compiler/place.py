@@ -48,6 +48,11 @@ class Placement:
         return frozenset(t for t, (a, b) in enumerate(self.ffn) if a == b)
 
 
+def row_owners(spans: tuple[Span, ...]) -> int:
+    """Number of tiles with rows."""
+    return sum(b > a for a, b in spans)
+
+
 def split(count: int, weights) -> tuple[Span, ...]:
     """`count` rows cut into consecutive spans in proportion to `weights`, each within one row of its share."""
     total, reached, edges = sum(weights), 0.0, [0]

@@ -166,4 +166,5 @@ class TileAttention(TileBuilder):
                        "dst": weighted.base + a, "kv": 1, "bare": 1, "dyn_k": 1},
                       [p.span(), cache.v.span(a * words, (b - a) * words)], [weighted.span(a, b - a)])
         self.to_vmem("SCALE", weighted, d, output, sin=4 + way, shift=-3 - self.graph.layers[layer].att_frac)
-        self.send(output, d, self.memory.attention.base + head * d, ATTENTION)
+        senders = len({unit.tile for unit in self.placement.units[layer]})
+        self.send(output, d, self.memory.attention.base + head * d, ATTENTION, senders=senders)

@@ -7,6 +7,7 @@ tile that adds nothing to a gather sends one word instead, so that all know it h
 """
 
 from hwgen.compiler.memory import Region
+from hwgen.compiler.place import row_owners
 from hwgen.compiler.tile_attention import TileAttention
 from hwgen.compiler.tile_builder import ATTENTION, GAIN, GRANT, RESIDUAL, ROPE, H, X
 from hwgen.compiler.tile_memory import BLOCK, up
@@ -101,7 +102,7 @@ class TileProgram(TileAttention):
         residual = self.memory.residual
         n = stop - start
         self.to_vmem("ADD", residual, n, residual, reads=[product.span(0, n)], b=product.base)
-        self.send(residual, n, self.memory.x.base + start, X)
+        self.send(residual, n, self.memory.x.base + start, X, senders=row_owners(self.placement.hidden))
 
     def project(self, layer):
         """Output projection and residual addition."""
@@ -138,7 +139,7 @@ class TileProgram(TileAttention):
             self.to_vmem("SILU", gate, n, gated, shift=28 - graph.silu_frac)
             self.to_vmem("MUL", raised, n, h, reads=[gated.span(0, n)], b=gated.base,
                          shift=12 + graph.silu_frac - graph.h_frac)
-            self.send(h, n, self.memory.h.base + a, H)
+            self.send(h, n, self.memory.h.base + a, H, senders=row_owners(self.placement.ffn))
 
     def down(self, layer):
         """Down projection and residual addition."""

@@ -2,10 +2,9 @@
 
 from collections.abc import Sequence
 
+from hwgen.noc.gather import MAX_UNICAST_FLITS, multicast_flits
 from hwgen.noc.network import FLIT_BITS, VIRTUAL_CHANNELS, channel_classes
 
-MAX_UNICAST_FLITS = 16
-"""Payload flits of a packet from tile to tile that is not a multicast."""
 MAX_HOST_WORDS = 64
 """Words of a message to the host, which is always one packet: messages of several packets could mix."""
 COUNTER_BITS = 4
@@ -89,9 +88,7 @@ class PacketFormat:
         last: words in the last flit - 1; addr: first word's address, or the kind of a message to the host.
     header_flits : 1, or 2 where the fields do not fit one flit.
     max_multicast_words, max_unicast_words, max_host_words : payload limits of one packet, in words of 32 bits.
-    multicast_flits : payload flits of the multicast packets that tiles send (0 without multicast). From three on it
-        leaves one flit of a buffer free: credits then come back in time, and an all-gather is 10 % faster (measured
-        by `hwgen noc-bench`: in a buffer of 4 flits, 1.10 x its bound instead of 1.39 x).
+    multicast_flits : payload flits of the multicast packets that tiles send (0 without multicast).
     classes : classes of virtual channels, see `hwgen.noc.network`.
 
     Raises ValueError where a parameter is out of range, a header and one flit of payload do not fit a buffer that
@@ -120,9 +117,8 @@ class PacketFormat:
                 f"Buffer depth must be {self.header_flits + 1} to 16 flits for multicast with a header of "
                 f"{self.header_flits} flits, not {buffer_flits!r}"
             )
-        room = buffer_flits - self.header_flits if multicast else 0
-        self.max_multicast_words = room * self.words_per_flit
-        self.multicast_flits = room - 1 if room >= 3 else room
+        self.max_multicast_words = (buffer_flits - self.header_flits) * self.words_per_flit if multicast else 0
+        self.multicast_flits = multicast_flits(buffer_flits, self.header_flits) if multicast else 0
         self.max_unicast_words, self.max_host_words = MAX_UNICAST_FLITS * self.words_per_flit, MAX_HOST_WORDS
 
     def pack(self, **values: int) -> int:
