@@ -1,6 +1,6 @@
 """Sender's end of a link: credits by virtual channel, and the channel of every packet."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -38,9 +38,10 @@ class LinkOutput(wiring.Component):
         for i, counter in enumerate(counters):
             m.submodules[f"credits{i}"] = counter
             m.d.comb += [counter.credit.eq(self.credit[i]), counter.send.eq(self.send & (self.channel == i))]
-            with m.If(self.channel == i):
-                m.d.comb += self.some.eq(counter.some)
-        m.d.comb += self.fault.eq(Cat(counter.fault for counter in counters).any())
+        m.d.comb += [
+            self.some.eq(Array(counter.some for counter in counters)[self.channel]),
+            self.fault.eq(Cat(counter.fault for counter in counters).any()),
+        ]
         if self.virtual_channels > 1:
             taken = Signal.like(self.channel)
             chosen = self._choice(m, counters)

@@ -1,11 +1,11 @@
 """Receiver's end of a link: a buffer for each virtual channel, and one flit at a time with what its header says."""
 
-from amaranth.hdl import Array, Cat, Module, Mux, Signal
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hwgen.rtl.bits import or_tree
-from hwgen.rtl.flit_buffer import FlitBuffer
+from hwgen.rtl.flit_buffer import FlitBuffer, one_hot_mux
 from hwgen.rtl.link import Link
 from hwgen.rtl.packet import COUNTER_BITS, PacketFormat
 
@@ -58,9 +58,10 @@ class PacketInput(wiring.Component):
                 buffer.w_valid.eq(self.link.valid & here), buffer.w_data.eq(self.link.data),
                 buffer.w_last.eq(self.link.last), buffer.pop.eq(self.pop & chosen[i]),
             ]
-            with m.If(chosen[i]):
-                m.d.comb += [self.data.eq(buffer.r_data), self.last.eq(buffer.r_last), self.channel.eq(i)]
+        heads = [Cat(buffer.r_data, buffer.r_last) for buffer in buffers]
+        numbers = [Const(i, len(self.channel)) for i in range(packet.virtual_channels)]
         m.d.comb += [
+            Cat(self.data, self.last).eq(one_hot_mux(chosen, heads)), self.channel.eq(one_hot_mux(chosen, numbers)),
             self.link.credit.eq(Cat(buffer.pop for buffer in buffers)),
             self.valid.eq(or_tree(buffer.r_valid for buffer in buffers)),
             self.overflow.eq(or_tree(buffer.overflow for buffer in buffers)),
