@@ -13,9 +13,9 @@ def router_name(width: int, height: int, x: int, y: int) -> str:
 def routers(*, width: int, height: int, **knobs) -> dict[str, Router]:
     """Module name -> router, at most 9 for any mesh; `knobs` are the other parameters of `Router`."""
     # the first three columns and rows, and the last, stand in every way there is
-    columns, rows = ({*range(min(3, size)), size - 1} for size in (width, height))
+    columns, rows = (sorted({*range(min(3, size)), size - 1}) for size in (width, height))
+    places = {router_name(width, height, x, y): (x, y) for y in rows for x in columns}
     return {
-        router_name(width, height, x, y): Router(
-            width=width, height=height, sides=sides_of(width, height, x, y), host=(x, y) == (0, 0), **knobs)
-        for y in sorted(rows) for x in sorted(columns)
+        name: Router(width=width, height=height, sides=sides_of(width, height, x, y), host=(x, y) == (0, 0), **knobs)
+        for name, (x, y) in places.items()
     }
