@@ -119,7 +119,8 @@ class HostPort(wiring.Component):
     def _answers(self, m):
         """Counts the tiles' answers and keeps the best result: the highest value, of equal ones the lowest id.
 
-        A tile's answer may come before its last logits, so both must be there."""
+        A tile's answer may come before its last logits, so both must be there.
+        """
         arriving, control = self._receiver, self._control
         count, have = Signal(range(self.width * self.height + 1)), Signal()
         value, best = Signal(signed(32)), Signal(signed(32), reset_less=True)

@@ -16,7 +16,7 @@ PERFORMANCE_COUNTERS = 8
 SendCommand = data.StructLayout({
     "src": 16, "n": 16, "dst": 16, "x0": 6, "y0": 6, "x1": 6, "y1": 6, "ctr": 4, "host": 1, "push": 3,
 })
-"""What S.SEND carries; `src` is the word address of a row's first word, n >= 1."""
+"""What S.SEND carries; `src` is the word address of a row's first word, n >= 1, and at most 64 to the host."""
 
 
 class PacketSender(wiring.Component):
