@@ -4,8 +4,8 @@ from amaranth.hdl import Assert, Assume, Cat, Const, Module, Mux, ResetSignal, S
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
-from formal.link_watch import LinkWatch
-from formal.route_table import permitted_outputs
+from verify.link_watch import LinkWatch
+from verify.route_table import permitted_outputs
 from hwgen.noc.network import Network
 from hwgen.rtl.router import PORTS, Router
 

@@ -4,7 +4,7 @@ from amaranth.hdl import Assert, Assume, Module, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
-from formal.link_watch import LinkWatch
+from verify.link_watch import LinkWatch
 from hwgen.rtl.flit_buffer import FlitBuffer
 from hwgen.rtl.link import CreditCounter
 
