@@ -72,7 +72,7 @@ class Bench {
   struct Port { CData *valid, *last, *vc, *credit; void* data; };
   std::array<Port, PORTS> in, out;
   std::array<std::array<Input, CHANNELS>, PORTS> inputs;
-  std::array<std::array<Output, CHANNELS>, PORTS> outputs;
+  std::array<std::array<Output, CHANNELS>, PORTS> outputs, before;  // before: at the start of the cycle
   std::array<uint64_t, PORTS> served;
   Vtop top;
   Random random;
@@ -87,10 +87,10 @@ class Bench {
   void settle() { top.clk = 0; top.eval(); }
   void tick() { top.clk = 1; top.eval(); cycle++; }
   void check();
-  void leave(int port, int channel, std::array<bool, PORTS>& used);
-  void must_wait(int port, int popped, const std::array<bool, PORTS>& used);
+  int leave(int port, int channel, std::array<bool, PORTS>& used);
   int ready(int port, int channel) const;
-  bool has_room(int output, int channel, const Moving& flit) const;
+  int credits(int output, int channel) const { return DEPTH - before[output][channel].held; }
+  int roomiest(int output, int channel_class) const;
   Flit random_flit() { Flit f; for (auto& word : f) word = random.next(); return f; }
   std::string name(int port, int channel) const {
     return std::string(NAMES[port]) + (CHANNELS > 1 ? " channel " + std::to_string(channel) : "");
@@ -169,30 +169,35 @@ void Bench::drive(int port, int idle) {
   flits++;
 }
 
-bool Bench::has_room(int output, int channel, const Moving& flit) const {
-  return DEPTH - outputs[output][channel].held >= (flit.several && flit.head ? flit.length : 1);
+// Of a class's channels at an output the free one with most credits, the lowest of several; -1: none is free.
+int Bench::roomiest(int output, int channel_class) const {
+  int best = -1;
+  for (int c = 0; c < CHANNELS; c++)
+    if (CLASS_OF[c] == channel_class && before[output][c].owner < 0 && (best < 0 || credits(output, c) > credits(output, best)))
+      best = c;
+  return best;
 }
 
-// Outputs that the flit at the front of an input's channel could take in this cycle if it were alone.
+// Outputs that the flit at the front of an input's channel could take in this cycle if it were alone: of those that its
+// packet may take where there is most room; of a multicast all or none.
 int Bench::ready(int port, int channel) const {
   const Input& input = inputs[port][channel];
   const Moving& flit = input.held.front();
-  int mask = 0;
+  const int all = flit.head ? flit.routes : input.outputs, needed = flit.several && flit.head ? flit.length : 1;
+  int mask = 0, most = 0;
   for (int o = 0; o < PORTS; o++) {
-    if (!(flit.head ? flit.routes >> o & 1 : input.outputs >> o & 1)) continue;
-    bool able = false;
-    for (int c = 0; c < CHANNELS; c++) {
-      if (!flit.head) able |= c == input.lanes[o] && has_room(o, c, flit);
-      else able |= CLASS_OF[c] == CLASS_OF[channel] && outputs[o][c].owner < 0 && has_room(o, c, flit);
-    }
-    if (able) mask |= 1 << o;
+    if (!(all >> o & 1)) continue;
+    const int lane = flit.head ? roomiest(o, CLASS_OF[channel]) : input.lanes[o];
+    const int room = lane < 0 ? 0 : credits(o, lane);
+    if (room < needed || (!flit.several && room < most)) continue;
+    if (!flit.several && room > most) mask = 0;
+    mask |= 1 << o, most = room;
   }
-  const int all = flit.head ? flit.routes : input.outputs;
-  return (flit.several && mask != all) ? 0 : mask;
+  return flit.several && mask != all ? 0 : mask;
 }
 
-// The front flit of an input's channel has left: it must be at each of its outputs, which no other flit uses.
-void Bench::leave(int port, int channel, std::array<bool, PORTS>& used) {
+// The front flit of an input's channel has left: it must be at each of its outputs, which no other flit uses. Returns these.
+int Bench::leave(int port, int channel, std::array<bool, PORTS>& used) {
   Input& input = inputs[port][channel];
   const Moving flit = input.held.front();
   int seen = 0;
@@ -206,7 +211,8 @@ void Bench::leave(int port, int channel, std::array<bool, PORTS>& used) {
     const int self = port * CHANNELS + channel;
     if (flit.head ? output.owner >= 0 : output.owner != self || input.lanes[o] != lane)
       fail(name(port, channel) + ": packets mix at " + NAMES[o]);
-    if (!has_room(o, lane, flit)) fail(name(port, channel) + ": a flit without a credit at " + NAMES[o]);
+    if (flit.head && lane != roomiest(o, CLASS_OF[channel])) fail(name(port, channel) + ": not the channel with most room");
+    if (credits(o, lane) < 1) fail(name(port, channel) + ": a flit without a credit at " + NAMES[o]);
     output.held++, input.lanes[o] = lane;
     output.owner = flit.last ? -1 : self;
   }
@@ -215,11 +221,12 @@ void Bench::leave(int port, int channel, std::array<bool, PORTS>& used) {
     fail(name(port, channel) + ": a flit is lost or goes elsewhere");
   input.outputs = flit.last ? 0 : seen;
   input.held.pop_front();
+  return seen;
 }
 
 void Bench::check() {
   if (top.fault) fail("a fault that is none");
-  // what was possible, before the flits that leave change it
+  before = outputs;
   std::array<std::array<int, CHANNELS>, PORTS> able{};
   std::array<int, PORTS> popped, wanted{}, chosen;
   popped.fill(-1), chosen.fill(-1);
@@ -243,9 +250,8 @@ void Bench::check() {
   for (int p = 0; p < PORTS; p++)
     if (popped[p] >= 0) {
       if (popped[p] != chosen[p]) fail(name(p, popped[p]) + ": goes before a channel served less recently, or without room");
-      std::array<bool, PORTS> before = used;
-      leave(p, popped[p], used);
-      for (int o = 0; o < PORTS; o++) taken[p] |= int(used[o] && !before[o]) << o;
+      taken[p] = leave(p, popped[p], used);
+      if (taken[p] & ~wanted[p]) fail(name(p, popped[p]) + ": a flit goes where there is less room");
     }
   for (int o = 0; o < PORTS; o++)
     if (*out[o].valid && !used[o]) fail(std::string("a flit from nowhere at ") + NAMES[o]);

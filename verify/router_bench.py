@@ -28,7 +28,7 @@ def router_verilog(network: Network) -> str:
     """Verilog of the router of a network, module `router`."""
     return module_files({"router": Router(
         width=network.width, height=network.height, flit_bits=network.flit_bits, buffer_flits=network.buffer_flits,
-        multicast=network.multicast,
+        multicast=network.multicast, virtual_channels=network.virtual_channels, routing=network.routing,
     )})["router.v"]
 
 
