@@ -150,26 +150,14 @@ def _all_gather(mesh, length, seed):
     return entry
 
 
-def channel_classes(design: Design) -> tuple[list[int], int]:
-    """(classes of channels of unicast packets, class of multicasts), each a mask with bit v for virtual channel v.
-
-    A source picks one of the unicast classes for each packet, evenly. A packet stays in its class.
-    """
-    count, everything = design.virtual_channels, (1 << design.virtual_channels) - 1
-    apart = design.multicast and design.routing != "xy"
-    multicast = 1 << (count - 1) if apart else everything
-    unicast = everything & ~multicast if apart else everything
-    if design.routing != "o1turn":
-        return [unicast], multicast
-    first = (1 << unicast.bit_count() // 2) - 1
-    return [first, unicast & ~first], multicast
-
-
 def keeps_order(design: Design) -> bool:
     """Whether packets of one class from one node to another stay in order: one path, and one queue at each hop."""
-    unicast, multicast = channel_classes(design)
-    single = all(mask.bit_count() == 1 for mask in [*unicast, *([multicast] if design.multicast else [])])
-    return single and design.routing in ("xy", "yx", "o1turn")
+    return design.routing in ("xy", "yx", "o1turn") and all(len(c.channels) == 1 for c in design.network.classes)
+
+
+def _mask(channel_class):
+    """A bit for each virtual channel of a class."""
+    return sum(1 << v for v in channel_class.channels)
 
 
 def _parameters(design):
@@ -181,12 +169,13 @@ def _parameters(design):
     if number < least:
         raise HwgenError(f"flit_bits must be at least {design.flit_bits + least - number} to tell packets of this "
                          f"mesh apart, not {design.flit_bits}")
-    unicast, multicast = channel_classes(design)
+    classes = design.network.classes
+    unicast = [_mask(c) for c in classes if c.unicast]
     values = {
         "WIDTH": design.width, "HEIGHT": design.height, "FLIT_BITS": design.flit_bits, "DEPTH": design.buffer_flits,
         "CHANNELS": design.virtual_channels, "VC_BITS": max(1, bits_for(design.virtual_channels - 1)),
         "MULTICAST": int(design.multicast), "LONGEST": LONGEST, "ROUTING_BITS": routing, "SOURCE_BITS": source,
-        "NUMBER_BITS": number, "CHECK_ORDER": int(keeps_order(design)), "MULTICAST_CLASS": multicast,
+        "NUMBER_BITS": number, "CHECK_ORDER": int(keeps_order(design)), "MULTICAST_CLASS": _mask(classes[-1]),
     }
     lines = [f"constexpr int {name} = {value};" for name, value in values.items()]
     lines += [f"constexpr Field {name.upper()}{{{at}, {bits}}};" for name, (at, bits) in fields.items()]

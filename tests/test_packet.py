@@ -53,7 +53,7 @@ def test_packet_and_words_are_inverse(flit_bits):
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"flit_bits": 48}, "Flit width must be 32, 64, 128 or 256, not 48"),
+    ({"flit_bits": 48}, "Flit width must be 32, 64, 128, 256 or 512, not 48"),
     ({"buffer_flits": 1}, "Buffer depth must be 2 to 16 flits, not 1"),
     ({"width": 0}, "Mesh width must be 1 to 64, not 0"),
     ({"height": 65}, "Mesh height must be 1 to 64, not 65"),

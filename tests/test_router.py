@@ -226,7 +226,7 @@ def test_coordinates_have_the_width_of_the_mesh(width, height):
 
 
 @pytest.mark.parametrize("change, message", [
-    ({"flit_bits": 48}, "Flit width must be 32, 64, 128 or 256, not 48"),
+    ({"flit_bits": 48}, "Flit width must be 32, 64, 128, 256 or 512, not 48"),
     ({"buffer_flits": 1}, "Buffer depth must be 2 to 16 flits, not 1"),
     ({"buffer_flits": 17}, "Buffer depth must be 2 to 16 flits, not 17"),
     ({"width": 65}, "Mesh width must be 1 to 64, not 65"),

@@ -10,8 +10,9 @@ from hwgen.rtl.packet import check_buffer_flits, check_flit_bits
 class FlitBuffer(wiring.Component):
     """FIFO of flits: a flit written in one cycle is at the head in the next; one written and one popped per cycle.
 
-    The entry under the write pointer follows the input whenever the buffer is not full, so that `w_valid`, the last
-    signal to settle, moves the pointer only and drives no enable of the data.
+    Flits lie in order of arrival and move up when the head is popped: what comes out is a register, with no multiplexer
+    before it, and that costs less than a ring. An entry without a flit follows the input, so that `w_valid`, the last
+    signal to settle, drives no enable of the data.
 
     Parameters: `flit_bits`, `depth` (flits, any 2..16).
     Members: `w_valid, w_data, w_last` write; `r_valid, r_data, r_last` the head, removed by `pop` (only while
@@ -31,25 +32,22 @@ class FlitBuffer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         entries = [Signal(self.flit_bits + 1, reset_less=True, name=f"entry{i}") for i in range(self.depth)]
-        write, read = Signal(self.depth, init=1), Signal(self.depth, init=1)
-        head = Signal(self.flit_bits + 1)
-        full = Signal()
-        m.d.comb += [
-            full.eq(self.r_valid & (write & read).any()),
-            head.eq(one_hot_mux(read, [~entry for entry in entries])),
-            self.r_data.eq(head[:-1]),
-            self.r_last.eq(head[-1]),
-        ]
+        used = Signal(self.depth)
+        behind, after = Cat(used[1:], 0), Cat(1, used[:-1])
+        m.d.comb += [self.r_valid.eq(used[0]), Cat(self.r_data, self.r_last).eq(~entries[0])]
+        arrives = ~Cat(self.w_data, self.w_last)
         for i, entry in enumerate(entries):
-            with m.If(write[i] & ~full):
-                m.d.sync += entry.eq(~Cat(self.w_data, self.w_last))
-        m.d.sync += self.overflow.eq(self.w_valid & full)
-        with m.If(self.w_valid):
-            m.d.sync += write.eq(write.rotate_left(1))
-        with m.If(self.pop):
-            m.d.sync += read.eq(read.rotate_left(1))
-        emptied = self.pop & (write & read.rotate_left(1)).any()
-        m.d.sync += self.r_valid.eq(self.w_valid | (self.r_valid & ~emptied))
+            keep, move, load = (Signal(name=f"{what}{i}") for what in ("keep", "move", "load"))
+            m.d.comb += [
+                keep.eq(used[i] & ~self.pop), move.eq(behind[i] & self.pop),
+                load.eq(~used[i] | (~behind[i] & self.pop)),
+            ]
+            following = entries[i + 1] if i + 1 < self.depth else 0
+            m.d.sync += entry.eq(Mux(keep, entry, 0) | Mux(move, following, 0) | Mux(load, arrives, 0))
+        m.d.sync += [
+            self.overflow.eq(self.w_valid & used[-1]),
+            used.eq(Mux(self.w_valid, Mux(self.pop, used, after), Mux(self.pop, behind, used))),
+        ]
         return m
 
 

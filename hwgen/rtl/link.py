@@ -4,23 +4,29 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hwgen.rtl.packet import check_flit_bits
+from hwgen.rtl.packet import bits_for, check_flit_bits, check_virtual_channels
 
 
 class Link(wiring.Signature):
     """One direction of a link, seen from the sender.
 
-    A flit passes in every cycle with `valid`; there is no ready. `last` marks the last flit of a packet. The receiver
-    answers with one cycle of `credit` for each flit that has left its buffer; the sender starts with as many
-    credits as the buffer has flits and sends only while it has one.
+    A flit passes in every cycle with `valid`; there is no ready. `last` marks the last flit of a packet. With several
+    virtual channels `vc` is the number of the flit's channel; flits of packets in different channels may mix. The
+    receiver has a buffer for each channel and answers with one cycle of the channel's bit of `credit` for each flit
+    that has left its buffer; the sender starts with as many credits of each channel as a buffer has flits and sends
+    only while it has one.
 
-    Parameters: `flit_bits`.
+    Parameters: `flit_bits`, `virtual_channels`.
     """
 
-    def __init__(self, flit_bits: int):
+    def __init__(self, flit_bits: int, virtual_channels: int = 1):
         check_flit_bits(flit_bits)
-        self.flit_bits = flit_bits
-        super().__init__({"valid": Out(1), "data": Out(flit_bits), "last": Out(1), "credit": In(1)})
+        check_virtual_channels(virtual_channels)
+        self.flit_bits, self.virtual_channels = flit_bits, virtual_channels
+        channel = {"vc": Out(bits_for(virtual_channels - 1))} if virtual_channels > 1 else {}
+        super().__init__({
+            "valid": Out(1), "data": Out(flit_bits), "last": Out(1), **channel, "credit": In(virtual_channels),
+        })
 
 
 class CreditCounter(wiring.Component):

@@ -2,7 +2,8 @@
 
 from collections.abc import Sequence
 
-FLIT_BITS = (32, 64, 128, 256)
+from hwgen.noc.network import FLIT_BITS, VIRTUAL_CHANNELS
+
 MAX_UNICAST_FLITS = 16
 """Payload flits of a packet that is not a multicast."""
 COUNTER_BITS = 4
@@ -14,9 +15,16 @@ def bits_for(largest: int) -> int:
 
 
 def check_flit_bits(flit_bits: int) -> None:
-    """Raise ValueError unless a flit may have this many bits."""
+    """Raise ValueError unless a flit may have this many bits; 32 hold the 29 of any mesh's routing fields."""
     if flit_bits not in FLIT_BITS:
-        raise ValueError(f"Flit width must be 32, 64, 128 or 256, not {flit_bits!r}")
+        raise ValueError(f"Flit width must be {', '.join(map(str, FLIT_BITS[:-1]))} or {FLIT_BITS[-1]}, "
+                         f"not {flit_bits!r}")
+
+
+def check_virtual_channels(virtual_channels: int) -> None:
+    """Raise ValueError unless a link may have this many virtual channels."""
+    if virtual_channels not in VIRTUAL_CHANNELS or isinstance(virtual_channels, bool):
+        raise ValueError(f"Virtual channels must be 1, 2 or 4, not {virtual_channels!r}")
 
 
 def check_buffer_flits(buffer_flits: int) -> None:
