@@ -19,7 +19,7 @@ from hwgen.noc.network import Network
 from hwgen.yosys_jobs import run_scripts
 from verify.router_bench import RouterBench, router_verilog
 
-SEEDS = ((200, 1), (1000, 2), (8000, 3))
+SEEDS = ((60, 1), (400, 2), (2000, 3))
 """(cycles of each run, seed) of the bench's passes: the next one is for what the last one did not catch."""
 
 

@@ -42,7 +42,9 @@ class RouterBench:
         (folder / "router.v").write_text(verilog or router_verilog(network))
         (folder / "router_bench.cpp").write_text(_SOURCE.read_text())
         (folder / "parameters.h").write_text(_parameters(network, mutants))
-        self._program = compile_program(folder, "router", ["router.v", "router_bench.cpp"], "`verilator_config\n")
+        # a bus of which a mutant changes one bit looks as if it depended on itself
+        control = "`verilator_config\n" + ("lint_off -rule UNOPTFLAT\n" if mutants else "")
+        self._program = compile_program(folder, "router", ["router.v", "router_bench.cpp"], control)
 
     def run(self, timeout: float = 120, **arguments: int) -> Answer:
         """One run with arguments of router_bench.cpp. A run that does not end in time breaks a law, too."""
