@@ -1,1 +1,2 @@
-"""Proofs about the network's hardware: laws as Amaranth harnesses, engines that prove them. `python -m formal`."""
+"""The network's hardware held to its laws: proven (`python -m verify`), and in simulation, where mutants of the router
+show that the bench would notice (`python -m verify.mutants`)."""

@@ -4,9 +4,9 @@ from amaranth.hdl import Assert, Assume, Module, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
-from verify.link_watch import LinkWatch
 from hwgen.rtl.flit_buffer import FlitBuffer
 from hwgen.rtl.link import CreditCounter
+from verify.link_watch import LinkWatch
 
 
 class BufferLaws(wiring.Component):

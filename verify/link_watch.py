@@ -1,6 +1,6 @@
 """What one virtual channel of a link has under way, and the promises that both of its sides make."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Module, Mux
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -26,6 +26,7 @@ class LinkWatch(wiring.Component):
         m.d.sync += self.held.eq(self.held + self.valid - self.credit)
         m.d.sync += self.open.eq(Mux(self.valid, ~self.last, self.open))
         m.d.comb += [
-            self.sender.eq(~self.valid | (self.held != self.credits)), self.receiver.eq(~self.credit | (self.held != 0)),
+            self.sender.eq(~self.valid | (self.held != self.credits)),
+            self.receiver.eq(~self.credit | (self.held != 0)),
         ]
         return m

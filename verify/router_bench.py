@@ -8,9 +8,10 @@ from pathlib import Path
 from hwgen.emit.verilog import module_files
 from hwgen.noc.network import Network
 from hwgen.noc.routes import HOST, branches
+from hwgen.noc.turns import PORTS
 from hwgen.rtl.packet import routing_fields
-from hwgen.rtl.router import PORTS, Router
 from sim_tb.verilate import compile_program
+from verify.router_laws import network_router
 
 _SOURCE = Path(__file__).with_name("router_bench.cpp")
 
@@ -24,22 +25,19 @@ class Answer:
     runs: int
 
 
-def router_verilog(network: Network) -> str:
-    """Verilog of the router of a network, module `router`."""
-    return module_files({"router": Router(
-        width=network.width, height=network.height, flit_bits=network.flit_bits, buffer_flits=network.buffer_flits,
-        multicast=network.multicast, virtual_channels=network.virtual_channels, routing=network.routing,
-    )})["router.v"]
+def router_verilog(network: Network, *, checks: bool = False) -> str:
+    """Verilog of the router of a network for any place in it, module `router`."""
+    return module_files({"router": network_router(network)}, checks=checks)["router.v"]
 
 
 class RouterBench:
-    """The bench around `verilog` (default: the network's router), compiled in `folder`.
+    """The bench around `verilog` (default: the network's router with its assertions), compiled in `folder`.
 
     `mutants`: the module has an input `mutant` that selects one.
     """
 
     def __init__(self, network: Network, folder: Path, verilog: str | None = None, mutants: bool = False):
-        (folder / "router.v").write_text(verilog or router_verilog(network))
+        (folder / "router.v").write_text(verilog or router_verilog(network, checks=True))
         (folder / "router_bench.cpp").write_text(_SOURCE.read_text())
         (folder / "parameters.h").write_text(_parameters(network, mutants))
         # a bus of which a mutant changes one bit looks as if it depended on itself

@@ -17,9 +17,9 @@ LAWS = {
     "credits": "credits and buffers never over- or underflow",
 }
 """
-delivery : the n-th flit that leaves an input's channel is the n-th that came, and is in the same cycle at the outputs of its
-    packet's route as `hwgen.noc` has it and at no others: at one of them, or at all if it is a multicast.
-framing : in a channel of an output only the packet's flits pass from its first to its last, which all take that channel.
+delivery : the n-th flit that leaves an input's channel is the n-th that came, and is in the same cycle at the outputs of
+    its packet's route as `hwgen.noc` has it and at no others: at one of them, or at all if it is a multicast.
+framing : in a channel of an output only a packet's flits pass from its first to its last, which all take that channel.
 turns : each of the other inputs goes before a flit once, for every time that its own input may send, and each other
     channel of its own input once. Counted are the cycles in which its outputs have room for it.
 credits : no flit without a credit, no credit without a flit, and no fault.
