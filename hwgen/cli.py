@@ -261,20 +261,39 @@ def synth(
 @app.command(epilog="Example: hwgen rtl router --set flit_bits=64 --set buffer_flits=4 -o build/router")
 def rtl(
     component: Annotated[str, typer.Argument(help="router, tile, matrix-unit, vector-unit or rom")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to make")],
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder to make")] = None,
     set_: Annotated[list[str] | None, typer.Option("--set", help="knob=value, repeatable")] = None,
+    report: Annotated[bool, typer.Option("--report", help="Area and critical path of a router in --liberty")] = False,
+    liberty: Annotated[Path | None, typer.Option(help="Cell library of the report")] = None,
     force: Force = False,
     json_: Json = False,
 ) -> None:
-    """Emit one component alone, with the top module named as the component."""
+    """Emit one component alone, with the top module named as the component, or report what a router costs."""
     from hwgen.emit.component import component_files, parse_settings
     from hwgen.emit.write import check_output, write_folder
 
+    if report != (liberty is not None):
+        raise HwgenError("--report and --liberty must be given together")
+    if report and component != "router":
+        raise HwgenError(f"Component of --report must be router, not {component!r}")
+    if output is None and not report:
+        raise HwgenError("--output must be given, but with --report")
     settings = parse_settings(component, set_ or [])
-    check_output(output, force=force)
+    if output is not None:
+        check_output(output, force=force)
     files = component_files(component, settings)
-    write_folder(output, files, force=force)
-    _answer(json_, {"output": str(output), "files": sorted(files)}, f"{output}: {', '.join(sorted(files))}")
+    answer, lines = {}, []
+    if report:
+        from hwgen.router_report import as_text, router_report
+
+        with _step("synthesising"):
+            answer["report"] = router_report(files, liberty)
+        lines.append(as_text(answer["report"]))
+    if output is not None:
+        write_folder(output, files, force=force)
+        answer = {"output": str(output), "files": sorted(files), **answer}
+        lines.append(f"{output}: {', '.join(sorted(files))}")
+    _answer(json_, answer, "\n".join(lines))
 
 
 @app.command("noc-bench", epilog="Example: hwgen noc-bench examples/designs/4x4.yaml -o build/noc")

@@ -14,7 +14,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
 from hwgen.errors import HwgenError
-from hwgen.noc.network import Network
+from hwgen.noc.network import FLIT_BITS, ROUTINGS, VIRTUAL_CHANNELS, Network
 
 SHARES = ("attention", "ffn", "vocabulary")
 MAX_CLASSES = 8
@@ -94,10 +94,10 @@ def _capacity():
 CHIP_RULES = {
     "width": _integer(1, 64),
     "height": _integer(1, 64),
-    "flit_bits": _one_of(32, 64, 128, 256),
-    "virtual_channels": _one_of(1),
+    "flit_bits": _one_of(*FLIT_BITS),
+    "virtual_channels": _one_of(*VIRTUAL_CHANNELS),
     "buffer_flits": _integer(2, 16),
-    "routing": _one_of("xy"),
+    "routing": _one_of(*ROUTINGS),
     "multicast": (lambda v: isinstance(v, bool), "true or false"),
     "clock_mhz": (lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and 1 <= v <= 5000, "1 to 5000"),
 }
@@ -261,4 +261,10 @@ def parse_design(text: str, name: str = "design") -> Design:
     if "tiles" not in node:
         raise HwgenError(f"{name}: a design must have the key tiles")
     classes, node_class = _classes(reader, node, knobs["width"], knobs["height"])
-    return Design(**knobs, classes=classes, node_class=node_class)
+    design = Design(**knobs, classes=classes, node_class=node_class)
+    try:
+        design.network  # noqa: B018  refuses knobs that do not go together
+    except HwgenError as error:
+        where = reader.at(node, "routing") if "routing" in node else f"{name}: "
+        raise HwgenError(f"{where}{error}") from None
+    return design

@@ -16,15 +16,15 @@ def chip_spec(chip: CompiledChip) -> ChipSpec:
     design, graph = chip.design, chip.graph
     spec = ChipSpec(
         width=design.width, height=design.height, flit_bits=design.flit_bits, buffer_flits=design.buffer_flits,
-        multicast=design.multicast, address_bits=max(3, chip.address_bits), context=graph.context,
-        vocab=graph.config.vocab, signature=graph.signature(),
+        multicast=design.multicast, virtual_channels=design.virtual_channels, routing=design.routing,
+        address_bits=max(3, chip.address_bits), context=graph.context, vocab=graph.config.vocab,
+        signature=graph.signature(),
         grant_order=tuple((*_place(chip, t), _rows(chip.placement.vocabulary[t])) for t in chip.grant_order),
         kinds=tuple(_kind(cls, depths) for cls, depths in zip(design.classes, chip.depths, strict=True)),
         tiles=tuple(TilePlace(*_place(chip, t), design.node_class[t], chip.rom_depths[t])
                     for t in range(design.tiles)))
     try:
-        PacketFormat(width=spec.width, height=spec.height, flit_bits=spec.flit_bits, buffer_flits=spec.buffer_flits,
-                     address_bits=spec.address_bits, multicast=spec.multicast)
+        PacketFormat(**spec.network, address_bits=spec.address_bits)
     except ValueError as error:
         raise HwgenError(str(error)) from None
     return spec

@@ -3,7 +3,7 @@
 
 import random
 
-from amaranth.hdl import Elaboratable, Module, ResetInserter, Signal
+from amaranth.hdl import Const, Elaboratable, Module, ResetInserter, Signal
 from amaranth.lib.memory import Memory
 from amaranth.sim import Simulator
 
@@ -47,7 +47,8 @@ class HostBench:
                  flags=lambda tile, position: 0, head_rows=((0, 0, 70), (1, 1, 80)), seed=1, **changes):
         settings = NETWORK | MODEL | {"grant_order": head_rows} | changes
         self.port = HostPort(**settings)
-        self.packet = PacketFormat(**{name: settings[name] for name in NETWORK})
+        channels = ("virtual_channels", "routing")
+        self.packet = PacketFormat(**{name: settings[name] for name in (*NETWORK, *channels) if name in settings})
         self.context, self.logit, self.flags = settings["context"], logit, flags
         self.random = random.Random(seed)
         self.first_row, first = {}, 0
@@ -55,7 +56,6 @@ class HostBench:
             self.first_row[x, y] = (first, rows)
             first += rows
         self.tiles = [(x, y) for y in range(settings["height"]) for x in range(settings["width"])]
-        self.credits = settings["buffer_flits"]
         self.starts, self.beats = [], []
         self.accept = lambda: True
         self.inputs = []
@@ -169,30 +169,35 @@ class HostBench:
 
     async def _receive(self, ctx):
         """Takes flits from the port, gives credits back after a while, and lets the tiles act on packets."""
-        port, flits, owed = self.port, [], []
+        link, channels = self.port.noc_out, self.packet.virtual_channels
+        flits, owed = [[] for _ in range(channels)], [0] * channels
         while True:
-            give = bool(owed) and self.random.random() < 0.6
-            if give:
-                owed.pop()
-            ctx.set(port.noc_out.credit, give)
-            _, _, valid, data, last = await ctx.tick().sample(port.noc_out.valid, port.noc_out.data, port.noc_out.last)
+            give = [count > 0 and self.random.random() < 0.6 for count in owed]
+            owed = [count - given for count, given in zip(owed, give, strict=True)]
+            ctx.set(link.credit, sum(given << i for i, given in enumerate(give)))
+            _, _, valid, data, last, vc = await ctx.tick().sample(link.valid, link.data, link.last, self._channel(link))
             if self.resetting:
-                flits, owed = [], []
+                flits, owed = [[] for _ in range(channels)], [0] * channels
             elif valid:
-                owed.append(1)
-                assert len(owed) <= self.packet.buffer_flits, "sent without credit"
-                flits.append(data)
+                owed[vc] += 1
+                assert owed[vc] <= self.packet.buffer_flits, "sent without credit"
+                flits[vc].append(data)
                 if last:
-                    self._arrived(*self.packet.words(flits))
-                    flits = []
+                    self._arrived(*self.packet.words(flits[vc]), vc)
+                    flits[vc] = []
 
-    def _arrived(self, header, words):
+    def _channel(self, link):
+        return link.vc if self.packet.virtual_channels > 1 else Const(0)
+
+    def _arrived(self, header, words, vc):
         assert not header["host"]
         targets = [(x, y) for x, y in self.tiles
                    if header["x0"] <= x <= header["x1"] and header["y0"] <= y <= header["y1"]]
         several = len(targets) > 1
         size = self.packet.header_flits + -(-len(words) // self.packet.words_per_flit)
         assert header["flits"] == (size - 1 if several else 0)
+        assert vc in [channel for c in self.packet.classes if (c.multicast if several else c.unicast)
+                      for channel in c.channels]
         for tile in targets:
             state = self.state[tile]
             if header["ctr"] == COUNTER_START:
@@ -230,32 +235,33 @@ class HostBench:
         state["grants"] -= 1
         chunk, state["left"] = state["left"][:64], state["left"][64:]
         kind = KINDS["logits"] if state["left"] else KINDS["last_logits"]
-        for i in range(0, len(chunk), self.packet.max_unicast_words):
-            self._message(tile, kind, chunk[i:i + self.packet.max_unicast_words])
+        self._message(tile, kind, chunk)
         if not state["left"]:
             self._message(tile, KINDS["done"], [0])
 
     def _message(self, tile, kind, words, ctr=0):
-        """Queues a packet to the host; packets of one tile stay in order, those of several mix."""
+        """Queues a packet to the host, in any place among those that wait."""
         flits = self.packet.packet(words, host=1, addr=kind, ctr=ctr)
-        after = [i for i, (t, _) in enumerate(self.outgoing) if t == tile]
-        at = self.random.randint(after[-1] + 1 if after else 0, len(self.outgoing))
-        self.outgoing.insert(at, (tile, flits))
+        self.outgoing.insert(self.random.randint(0, len(self.outgoing)), flits)
 
     async def _send(self, ctx):
-        port, flits, credits = self.port, [], self.credits
+        link, channels = self.port.noc_in, self.packet.virtual_channels
+        flits, credits = [[] for _ in range(channels)], [self.packet.buffer_flits] * channels
         while True:
-            if not flits and self.outgoing and self.random.random() < 0.5:
-                flits = list(self.outgoing.pop(0)[1])
-            go = bool(flits) and credits > 0
-            ctx.set(port.noc_in.valid, go)
+            vc = self.random.randrange(channels)
+            if not flits[vc] and self.outgoing and self.random.random() < 0.5:
+                flits[vc] = list(self.outgoing.pop(0))
+            go = bool(flits[vc]) and credits[vc] > 0
+            ctx.set(link.valid, go)
             if go:
-                ctx.set(port.noc_in.data, flits[0])
-                ctx.set(port.noc_in.last, len(flits) == 1)
-                flits.pop(0)
-                credits -= 1
-            _, _, credit = await ctx.tick().sample(port.noc_in.credit)
-            credits += credit
+                ctx.set(link.data, flits[vc][0])
+                ctx.set(link.last, len(flits[vc]) == 1)
+                if channels > 1:
+                    ctx.set(link.vc, vc)
+                flits[vc].pop(0)
+                credits[vc] -= 1
+            _, _, credit = await ctx.tick().sample(link.credit)
+            credits = [count + (credit >> i & 1) for i, count in enumerate(credits)]
             if self.resetting:
-                flits, credits = [], self.credits
-            assert credits <= self.credits
+                flits, credits = [[] for _ in range(channels)], [self.packet.buffer_flits] * channels
+            assert max(credits) <= self.packet.buffer_flits

@@ -1,5 +1,7 @@
 """Random (model, design) pairs over all ranges that are accepted, with weights that include large outliers."""
 
+from itertools import product
+
 import numpy as np
 
 from hwgen.compiler.compile import compile_chip
@@ -9,10 +11,22 @@ from hwgen.float_model import FloatModel
 from hwgen.integer_graph import IntegerGraph, shape_only
 from hwgen.manifest import chip_spec
 from hwgen.model_config import ModelConfig, tensor_shapes
+from hwgen.noc.network import FLIT_BITS, ROUTINGS, VIRTUAL_CHANNELS, channel_classes
 from hwgen.quantize import quantize
 
 MESHES = ((1, 1), (1, 5), (3, 2), (2, 2), (2, 1), (4, 2), (3, 3))
 HEAD_DIMS = (24, 8, 16, 32, 6, 40, 64, 2)
+
+
+def _accepted(routing, channels, multicast):
+    try:
+        return bool(channel_classes(routing, channels, multicast))
+    except ValueError:
+        return False
+
+
+NETWORKS = tuple(way for way in product(ROUTINGS, VIRTUAL_CHANNELS, (False, True)) if _accepted(*way))
+"""Every (routing, virtual channels, multicast) that goes together: 24."""
 
 
 def random_config(rng: np.random.Generator) -> ModelConfig:
@@ -50,9 +64,13 @@ def random_design(rng: np.random.Generator) -> Design:
                   shares=(1.0, 1.0, 1.0) if i == 0 else tuple(float(s) for s in rng.integers(0, 3, 3)))
         for i in range(count))
     nodes = rng.permutation([*range(count), *rng.integers(0, count, width * height - count)])
-    return Design(width, height, flit_bits=int(rng.choice([32, 64, 128, 256])),
-                  buffer_flits=int(rng.integers(2, 17)), multicast=bool(rng.integers(4) > 0),
-                  clock_mhz=100, classes=classes, node_class=tuple(int(n) for n in nodes))
+    flit_bits, buffer_flits = int(rng.choice([32, 64, 128, 256])), int(rng.integers(2, 17))
+    multicast = bool(rng.integers(4) > 0)
+    routing = str(rng.choice(ROUTINGS))
+    channels = int(rng.choice([v for r, v, m in NETWORKS if (r, m) == (routing, multicast)]))
+    return Design(width, height, flit_bits=512 if rng.integers(6) == 0 else flit_bits, buffer_flits=buffer_flits,
+                  multicast=multicast, routing=routing, virtual_channels=channels, clock_mhz=100, classes=classes,
+                  node_class=tuple(int(n) for n in nodes))
 
 
 def random_shape(seed: int) -> tuple[ModelConfig, Design]:
@@ -79,6 +97,20 @@ def long_pair(vlen: int, context: int) -> tuple[IntegerGraph, Design]:
                          max_context=context, tied=True)
     design = Design(2, 1, flit_bits=64, classes=(TileClass("c0", fetch=2, stations=3, vlen=vlen, lanes=4),))
     return quantize(random_model(config, np.random.default_rng(vlen)), allow_wrap=True), design
+
+
+def network_pair(number: int) -> tuple[IntegerGraph, Design]:
+    """A small model on NETWORKS[number], with a flit width, a buffer depth and a mesh that go round with the number."""
+    routing, channels, multicast = NETWORKS[number]
+    width, height = ((2, 2), (3, 2), (2, 3))[number % 3]
+    config = ModelConfig(vocab=97, hidden=40, layers=2, heads=3, kv_heads=1, head_dim=8, ffn=48, norm_eps=1e-5,
+                         max_context=20, tied=bool(number % 2))
+    classes = (TileClass("c0", fetch=2, stations=3, vlen=8, lanes=2),
+               TileClass("c1", fetch=1, stations=2, vlen=8, lanes=1, shares=(0.0, 1.0, 1.0)))
+    design = Design(width, height, flit_bits=FLIT_BITS[number % 5], buffer_flits=(3, 2, 4, 6)[number % 4],
+                    routing=routing, virtual_channels=channels, multicast=multicast, clock_mhz=100, classes=classes,
+                    node_class=(1, *[0] * (width * height - 1)))
+    return quantize(random_model(config, np.random.default_rng(number)), allow_wrap=True), design
 
 
 def random_prompt(config: ModelConfig, seed: int) -> list[int]:

@@ -4,7 +4,7 @@ import os
 
 import numpy as np
 import pytest
-from random_pairs import long_pair, random_pair, random_prompt, random_shape
+from random_pairs import NETWORKS, long_pair, network_pair, random_pair, random_prompt, random_shape
 
 from hwgen.generate import generate
 from hwgen.reference import Reference
@@ -16,6 +16,7 @@ ALL, ICARUS = 60, 3
 QUICK = (4, 10, 38, 47, 54, 55)
 """Pairs in `make test`: small chips, since compiling takes most of the time."""
 NEW_TOKENS = 3
+QUICK_NETWORKS = (("xy", 2, True), ("yx", 1, False), ("o1turn", 4, True), ("odd-even", 2, True))
 
 
 def _seeds(numbers, quick):
@@ -54,6 +55,22 @@ def test_up_to_the_end_of_the_context(vlen, context, tmp_path):
     assert (result["tokens"], result["overflow"], result["fault"]) == (wanted, run.overflow, False)
 
 
+@pytest.mark.parametrize("number", [
+    pytest.param(n, id="-".join(map(str, way)), marks=[] if way in QUICK_NETWORKS else [pytest.mark.full])
+    for n, way in enumerate(NETWORKS)])
+def test_every_network_is_bit_exact(number, tmp_path):
+    """Whatever the routing, the channels and multicast: packets that overtake each other change nothing."""
+    graph, design = network_pair(number)
+    run = Reference(graph)
+    wanted = run.generate([3, 1, 4], NEW_TOKENS, eos=None)
+    generate(graph, design, tmp_path / "chip")
+    for sim in ("verilator", "icarus") if number % 6 == 0 else ("verilator",):
+        result = simulate(tmp_path / "chip", sim=sim, prompt_ids=[3, 1, 4], max_tokens=NEW_TOKENS, quick=True)
+        assert (result["tokens"], result["overflow"], result["fault"]) == (wanted, run.overflow, False)
+    result = simulate(tmp_path / "chip", sim="verilator", prompt_ids=[3], max_tokens=1, mode="logits", quick=True)
+    np.testing.assert_array_equal(result["logits"][0], Reference(graph).step(3, 0))
+
+
 def test_odd_sizes_occur_among_the_pairs():
     """The ranges that the random pairs must reach, checked on what the seeds draw."""
     found = set()
@@ -63,12 +80,15 @@ def test_odd_sizes_occur_among_the_pairs():
         found |= {f"head_dim {config.head_dim}", f"group {config.heads // config.kv_heads}", f"hidden {config.hidden}",
                   f"ffn {config.ffn}", f"vocab {config.vocab}", f"mesh {design.width}x{design.height}",
                   f"flit {design.flit_bits}", f"prompt {'full' if len(prompt) == config.max_context else len(prompt)}",
-                  f"context {config.max_context}", f"multicast {design.multicast}", f"depth {design.buffer_flits}"}
+                  f"context {config.max_context}", f"multicast {design.multicast}", f"depth {design.buffer_flits}",
+                  f"routing {design.routing}", f"channels {design.virtual_channels}"}
         for cls in design.classes:
             found |= {f"vlen {cls.vlen}", f"fetch {cls.fetch}", f"stations {cls.stations}", f"lanes {cls.lanes}"}
     assert found >= {"head_dim 24", "group 3", "hidden 40", "ffn 172", "vocab 1000", "mesh 1x1", "mesh 1x5", "mesh 3x2",
                      "flit 32", "flit 256", "vlen 8", "vlen 256", "fetch 4", "stations 1", "lanes 1", "prompt 1",
-                     "prompt full", "context 33", "multicast False", "depth 2"}
+                     "prompt full", "context 33", "multicast False", "depth 2",
+                     "flit 512", "routing yx", "routing o1turn", "routing odd-even", "channels 2", "channels 4"}
+    assert len(NETWORKS) == 24 and set(QUICK_NETWORKS) <= set(NETWORKS)
 
 
 @pytest.mark.parametrize("seed", _seeds((55, 7, 11), (55,)))

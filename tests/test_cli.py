@@ -61,7 +61,7 @@ def test_prompt_text_gets_bos_and_text_comes_back():
     (["sim", "nowhere", "--prompt-ids", "1"], "must be a folder that `hwgen generate` made"),
     (["rtl", "routr", "-o", "out"], "router"),
     (["rtl", "router", "--set", "flitbits=64", "-o", "out"], "flit_bits"),
-    (["rtl", "router", "--set", "flit_bits=48", "-o", "out"], "must be 32, 64, 128 or 256, not 48"),
+    (["rtl", "router", "--set", "flit_bits=48", "-o", "out"], "must be 32, 64, 128, 256 or 512, not 48"),
     (["generate", MODEL, "nowhere.yaml", "-o", "out"], "must be a readable design file"),
     (["frobnicate"], "No such command"),
     (["quantize", MODEL, "-o", MODEL / "model.safetensors"], "Output must be a new file or one that"),

@@ -7,8 +7,9 @@ from hwgen.arithmetic.mx import quantize_float
 from hwgen.compiler.compile import compile_chip
 from hwgen.compiler.dependencies import Step, connect
 from hwgen.compiler.memory import Region
-from hwgen.compiler.place import place, split
+from hwgen.compiler.place import Placement, place, split
 from hwgen.compiler.prove import prove_order, prove_routes
+from hwgen.compiler.tile_builder import ATTENTION, H
 from hwgen.compiler.words import pack_rows, pack_table, vector_words, word_bytes
 from hwgen.design import Design, TileClass
 from hwgen.errors import HwgenError
@@ -114,6 +115,23 @@ def test_order_proof_finds_a_writer_that_did_not_wait(monkeypatch):
         ("x", first, both), ("h", second, second), ("x", first, both)])
     with pytest.raises(HwgenError, match=r"tile 0,0 must wait for tile 1,0 before it overwrites x there"):
         prove_order(design, None)
+
+
+IDLE = Design(2, 1, classes=(TileClass("a"), TileClass("b", shares=(0.0, 0.0, 1.0))), node_class=(0, 1))
+"""A tile of no rows in four of five gathers of a layer."""
+
+
+def test_a_tile_without_rows_tells_that_it_has_what_came_before():
+    chip = compile_chip(shape_only(CONFIG, 64), IDLE)
+    own = [i for i in chip.tiles[1].program if i.op == "SEND" and i.fields.get("n") == 1 and not i.fields.get("host")]
+    assert [i.fields["ctr"] for i in own] == [ATTENTION, H] * CONFIG.layers
+    assert {(i.fields["dst"], i.fields["x0"], i.fields["x1"]) for i in own} == {(0, 0, 1)}
+
+
+def test_order_proof_finds_a_tile_that_tells_nothing(monkeypatch):
+    monkeypatch.setattr(Placement, "bystanders", lambda self, layer: frozenset())
+    with pytest.raises(HwgenError, match="tile 0,0 must wait for tile 1,0 before it overwrites x there"):
+        compile_chip(shape_only(CONFIG, 64), IDLE)
 
 
 @pytest.mark.parametrize(("knob", "message"), [

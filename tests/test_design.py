@@ -22,6 +22,16 @@ def test_there_are_the_presets_promised():
     assert {"1x1", "2x2", "2x2-heterogeneous", "4x4"} <= {p.stem for p in PRESETS}
 
 
+@pytest.mark.parametrize(("routing", "channels", "multicast", "classes"), [
+    ("xy", 1, "true", 1), ("xy", 4, "true", 1), ("yx", 1, "false", 1), ("yx", 2, "true", 2), ("o1turn", 2, "false", 2),
+    ("o1turn", 4, "true", 3), ("west-first", 2, "true", 2), ("odd-even", 1, "false", 1),
+])
+def test_accepts_every_routing_with_channels_enough(routing, channels, multicast, classes):
+    design = parse_design(f"{MESH}routing: {routing}\nvirtual_channels: {channels}\nmulticast: {multicast}\n"
+                          f"flit_bits: 512\n{TILE}")
+    assert (design.network.routing, len(design.network.classes)) == (routing, classes)
+
+
 def test_first_class_takes_the_rest():
     design = parse_design(MESH + 'tiles:\n  - name: a\n  - name: b\n    at: "1,0-1,1"\n    vlen: 64\n')
     assert design.node_class == (0, 1, 0, 1)
@@ -35,10 +45,17 @@ def test_first_class_takes_the_rest():
     ("width: true\n", "width must be 1 to 64, not True"),
     ("height: 2\n", "d.yaml: a design must have the key width"),
     (MESH, "d.yaml: a design must have the key tiles"),
-    (MESH + "flit_bits: 48\n", "d.yaml:3:1: flit_bits must be 32, 64, 128 or 256, not 48"),
+    (MESH + "flit_bits: 48\n", "d.yaml:3:1: flit_bits must be 32, 64, 128, 256 or 512, not 48"),
+    (MESH + "flit_bits: 16\n", "d.yaml:3:1: flit_bits must be 32, 64, 128, 256 or 512, not 16"),
     (MESH + "buffer_flits: 1\n", "buffer_flits must be 2 to 16, not 1"),
-    (MESH + "routing: yx\n", "routing must be xy, not 'yx'"),
-    (MESH + "virtual_channels: 2\n", "virtual_channels must be 1, not 2"),
+    (MESH + "routing: zz\n", "routing must be xy, yx, o1turn, west-first or odd-even, not 'zz'"),
+    (MESH + "virtual_channels: 3\n", "virtual_channels must be 1, 2 or 4, not 3"),
+    (MESH + "routing: odd-even\n" + TILE,
+     "d.yaml:3:1: Routing odd-even with multicast must have at least 2 virtual channels, not 1"),
+    (MESH + "routing: o1turn\nvirtual_channels: 2\n" + TILE,
+     "Routing o1turn with multicast must have at least 4 virtual channels, not 2"),
+    (MESH + "routing: o1turn\nmulticast: false\n" + TILE,
+     "Routing o1turn must have at least 2 virtual channels, not 1"),
     (MESH + "multicast: 1\n", "multicast must be true or false, not 1"),
     (MESH + "clock_mhz: 0\n", "clock_mhz must be 1 to 5000, not 0"),
     (MESH + TILE + "    vlen: 48\n", "d.yaml:5:5: vlen must be 8, 16, 32, 64, 128 or 256, not 48"),

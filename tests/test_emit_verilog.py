@@ -24,11 +24,12 @@ KINDS = (
 )
 
 
-def spec(width, height, kinds=KINDS):
+def spec(width, height, kinds=KINDS, *, virtual_channels=1, routing="xy"):
     places = [(x, y) for y in range(height) for x in range(width)]
     return ChipSpec(
-        width, height, flit_bits=64, buffer_flits=3, multicast=True, address_bits=7, context=16, vocab=10,
-        signature=0xDEADBEEF, grant_order=((0, 0, 10),), kinds=kinds,
+        width, height, flit_bits=64, buffer_flits=3, multicast=True, virtual_channels=virtual_channels,
+        routing=routing, address_bits=7, context=16, vocab=10, signature=0xDEADBEEF,
+        grant_order=((0, 0, 10),), kinds=kinds,
         tiles=tuple(TilePlace(x, y, (x + y) % len(kinds), kinds[(x + y) % len(kinds)].rom_words) for x, y in places),
     )
 
@@ -37,6 +38,13 @@ def spec(width, height, kinds=KINDS):
 def chip(tmp_path_factory):
     folder = tmp_path_factory.mktemp("chip") / "out"
     write_folder(folder, chip_files(spec(2, 1)))
+    return folder
+
+
+@pytest.fixture(scope="module")
+def chip_with_channels(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("chip") / "out"
+    write_folder(folder, chip_files(spec(2, 2, virtual_channels=4, routing="o1turn")))
     return folder
 
 
@@ -132,13 +140,17 @@ def test_verilog_behaves_as_the_component(tmp_path):
     assert run("vvp", "bench.vvp", cwd=tmp_path).stdout == "49 1\n"
 
 
-def test_chip_lints_in_verilator(chip):
+@pytest.mark.parametrize("which", ["chip", "chip_with_channels"])
+def test_chip_lints_in_verilator(which, request):
+    chip = request.getfixturevalue(which)
     result = run("verilator", "--lint-only", "-Wall", "--top-module", "chip", "lint.vlt", "-f", "filelist.f", cwd=chip)
     assert result.returncode == 0, result.stderr
     assert "Warning" not in result.stderr
 
 
-def test_chip_compiles_in_icarus(chip):
+@pytest.mark.parametrize("which", ["chip", "chip_with_channels"])
+def test_chip_compiles_in_icarus(which, request):
+    chip = request.getfixturevalue(which)
     result = run("iverilog", "-g2005", "-Wall", "-s", "chip", "-o", "chip.vvp", "-f", "filelist.f", cwd=chip)
     assert (result.returncode, result.stdout + result.stderr) == (0, "")
 
@@ -193,6 +205,14 @@ def test_top_names_every_node_once():
     assert text.count('.INIT_FILE("rom/tile_4_2.hex")') == text.count('.INIT_FILE("program/tile_4_2.hex")') == 1
 
 
+def test_routers_are_distinct_by_their_sides_only():
+    text = chip_text(spec(5, 4))
+    kinds = [kind for kind, _ in re.findall(r"^  (router\w*) router_(\d_\d) \($", text, re.M)]
+    assert len(kinds) == 20 and len(set(kinds)) == 9
+    assert kinds.count("router_nesw") == 6 and kinds.count("router_es_host") == 1
+    assert "1'b0" not in text.split("`ifdef")[0].replace("1'b1", "")  # nothing is tied off at an edge
+
+
 @pytest.mark.parametrize("kind", ["router", "rom", "matrix-unit"])
 def test_single_components(kind, tmp_path):
     settings = {"rom": {"wmem_kib": "1"}, "matrix-unit": {"vlen": "8"}, "router": {"multicast": "false"}}[kind]
@@ -205,17 +225,27 @@ def test_single_components(kind, tmp_path):
 
 def test_every_knob_changes_the_verilog():
     for kind, values in {"rom": {"vlen": 64, "wmem_kib": 5}, "router": {
-        "width": 9, "height": 9, "flit_bits": 32, "buffer_flits": 5, "multicast": "false",
+        "width": 9, "height": 9, "flit_bits": 32, "buffer_flits": 5, "multicast": "false", "virtual_channels": 2,
     }}.items():
         default = component_files(kind, {})
         assert {key for key, value in values.items() if component_files(kind, {key: value}) == default} == set()
-        assert set(values) | {"virtual_channels", "routing"} >= set(KNOBS[kind])
+        assert set(values) | {"routing"} >= set(KNOBS[kind])
+    ways = [component_files("router", {"multicast": "false", "routing": way}) for way in ("xy", "yx", "odd-even")]
+    assert len({str(files) for files in ways}) == 3
+
+
+def test_a_tile_has_the_channels_of_its_network():
+    small = {"fetch": 1, "stations": 1, "vlen": 8, "lanes": 1}
+    one, four = (component_files("tile", small | {"virtual_channels": n})["tile.v"] for n in (1, 4))
+    assert "link_in__vc" not in one and "input [1:0] link_in__vc" in four and "output [3:0] link_in__credit" in four
+    with pytest.raises(HwgenError, match="odd-even with multicast must have at least 2 virtual channels, not 1"):
+        component_files("tile", {"routing": "odd-even"})
 
 
 @pytest.mark.parametrize(("kind", "settings", "message"), [
     ("ruter", {}, r"Component must be router, tile, .* rom, not 'ruter' \(did you mean router\?\)"),
     ("router", {"flitbits": 64}, r"router setting must be width, .*, not 'flitbits' \(did you mean flit_bits\?\)"),
-    ("router", {"flit_bits": "48"}, "flit_bits must be 32, 64, 128 or 256, not 48"),
+    ("router", {"flit_bits": "48"}, "flit_bits must be 32, 64, 128, 256 or 512, not 48"),
     ("matrix-unit", {"vlen": "wide"}, "vlen must be 8, 16, 32, 64, 128 or 256, not 'wide'"),
     ("tile", {"stations": "9"}, "stations must be 1 to 8, not 9"),
 ])

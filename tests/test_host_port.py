@@ -33,6 +33,12 @@ def test_tokens_of_a_run():
     {"width": 3, "height": 2, "buffer_flits": 2, "address_bits": 12, "head_rows": ((2, 1, 150),)},  # split start
     {"width": 33, "height": 1, "address_bits": 16, "head_rows": ((32, 0, 90), (5, 0, 60))},  # header of two flits
     {"width": 1, "height": 2, "multicast": False},
+    {"flit_bits": 512, "buffer_flits": 2},
+    {"width": 3, "height": 2, "buffer_flits": 2, "address_bits": 12, "head_rows": ((2, 1, 150),),
+     "virtual_channels": 2},  # split start
+    {"virtual_channels": 2, "routing": "odd-even"},
+    {"virtual_channels": 4, "routing": "o1turn", "flit_bits": 64},
+    {"virtual_channels": 2, "routing": "o1turn", "multicast": False},
 ], ids=str)
 def test_networks(changes):
     changes = {"head_rows": ((0, 0, 100), (0, 1, 50))} | changes if changes.get("height") == 2 else changes
@@ -87,8 +93,10 @@ def test_token_outside_the_vocabulary_ends_the_run():
     assert len(bench.starts) == 4
 
 
-def test_logits_of_every_output_position():
-    bench, status, values = play([3, 4, 5, 6], 3, mode=1, prompt_len=2)
+@pytest.mark.parametrize("changes", [
+    {}, {"virtual_channels": 2}, {"virtual_channels": 4, "routing": "odd-even", "flit_bits": 64}], ids=str)
+def test_logits_of_every_output_position(changes):
+    bench, status, values = play([3, 4, 5, 6], 3, mode=1, prompt_len=2, bench=HostBench(**changes))
     signed = [value - (1 << 32) if value >> 31 else value for value in values]
     assert signed == [v for i, token in enumerate([4, 5, 6]) for v in bench.logits(token, i + 1)]
     assert [last for _, last in bench.beats] == [0] * (3 * 150 - 1) + [1]

@@ -18,9 +18,9 @@ LAYERS = [
     {"rtl"},
     {"emit"},
     {"manifest", "bound", "build_folder", "figures"},
-    {"liberty", "yosys_jobs", "report", "noc_report", "testbench"},
+    {"liberty", "yosys_jobs", "report", "noc_report", "testbench", "router_timing"},
     {"noc_bench", "synth", "generate", "simulate"},
-    {"run"},
+    {"run", "router_report"},
     {"cli"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

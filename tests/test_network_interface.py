@@ -4,7 +4,8 @@
 import random
 
 import pytest
-from amaranth.hdl import Module
+from amaranth.hdl import Const, Module
+from amaranth.lib.wiring import connect
 from amaranth.sim import Simulator
 
 from hwgen.rtl.packet_receiver import PacketReceiver
@@ -43,12 +44,13 @@ class Reader:
 
 
 def send(sender, commands, *, grant=1.0, take=1.0, seed=0, cycles=5000, expected, report_at=None, counters=0):
-    """Run the sender alone; return its flits as (cycle, data, last), the done pulses and the cycles stalled."""
+    """Run the sender alone; return its flits as (cycle, data, last, channel), the done pulses, the cycles stalled."""
     chance, flits, done, stalled = random.Random(seed), [], [], []
-    reader = Reader(sender, chance, grant)
+    reader, channels = Reader(sender, chance, grant), sender.packet.virtual_channels
+    channel_of = sender.link.vc if channels > 1 else Const(0)
 
     async def bench(ctx):
-        pending, held = list(commands), 0
+        pending, held = list(commands), [0] * channels
         ctx.set(sender.counters.as_value(), counters)
         for cycle in range(cycles):
             reader.before(ctx)
@@ -56,21 +58,21 @@ def send(sender, commands, *, grant=1.0, take=1.0, seed=0, cycles=5000, expected
             if pending:
                 ctx.set(sender.cmd.payload, pending[0])
             ctx.set(sender.report, cycle == report_at)
-            credit = held > 0 and chance.random() < take
-            held -= credit
-            ctx.set(sender.link.credit, credit)
+            credits = [count > 0 and chance.random() < take for count in held]
+            held = [count - credit for count, credit in zip(held, credits, strict=True)]
+            ctx.set(sender.link.credit, sum(credit << i for i, credit in enumerate(credits)))
             link = sender.link
-            _, _, ready, r_en, r_addr, valid, data, last, push, stall, fault = await ctx.tick().sample(
-                sender.cmd.ready, sender.r_en, sender.r_addr, link.valid, link.data, link.last, sender.done,
+            _, _, ready, r_en, r_addr, valid, data, last, vc, push, stall, fault = await ctx.tick().sample(
+                sender.cmd.ready, sender.r_en, sender.r_addr, link.valid, link.data, link.last, channel_of, sender.done,
                 sender.stalled, sender.fault)
             reader.after(ctx, r_en, r_addr)
             assert not fault
             if ready and pending:
                 pending.pop(0)
             if valid:
-                flits.append((cycle, data, last))
-                held += 1
-                assert held <= sender.packet.buffer_flits, "sent without a credit"
+                flits.append((cycle, data, last, vc))
+                held[vc] += 1
+                assert held[vc] <= sender.packet.buffer_flits, "sent without a credit"
             if push:
                 done.append((cycle, push))
             if stall:
@@ -92,7 +94,7 @@ def send(sender, commands, *, grant=1.0, take=1.0, seed=0, cycles=5000, expected
 
 def split(form, flits):
     packets, body = [], []
-    for _, data, last in flits:
+    for _, data, last, _ in flits:
         body.append(data)
         if last:
             packets.append(body)
@@ -109,27 +111,27 @@ def flits_of(form, n, longest):
 
 @pytest.mark.parametrize("flit_bits, lanes, width, depth", [
     (32, 1, 4, 2), (32, 4, 64, 4), (64, 4, 4, 4), (64, 2, 4, 2), (128, 2, 4, 3), (256, 1, 4, 4), (256, 16, 4, 16),
-    (32, 16, 4, 3),
+    (32, 16, 4, 3), (512, 16, 4, 5), (512, 4, 4, 2),
 ])
 def test_sender_splits_into_packets(flit_bits, lanes, width, depth):
     shape = SHAPE | {"flit_bits": flit_bits, "lanes": lanes, "buffer_flits": depth, "width": width, "height": width}
     sender = PacketSender(**shape)
     form = sender.packet
-    multi = form.max_multicast_words // form.words_per_flit
+    multi, single = form.multicast_flits * form.words_per_flit, form.max_unicast_words
     chance = random.Random(3)
     commands, expected = [], 0
     for _ in range(12):
-        n = chance.choice([1, 2, 3, 7, 16, 33, 70])
+        n = chance.choice([1, 2, 3, 7, 16, 33, 63])
         several, host = chance.random() < 0.5, chance.random() < 0.2
         far = {"x1": 3, "y1": 2} if several else {}
         commands.append(command(chance.randrange(0, 256, lanes), n, chance.randrange(512) if not host else 1, 1, 2,
                                 **far, ctr=chance.randrange(14), host=int(host)))
-        expected += flits_of(form, n, multi if several and not host else 16)
+        expected += flits_of(form, n, 64 if host else form.multicast_flits if several else 16)
     reader, flits, _, _ = send(sender, commands, grant=0.7, take=0.6, expected=expected)
     packets = iter(split(form, flits))
     for cmd in commands:
         several = cmd["x1"] != cmd["x0"] and not cmd["host"]
-        longest = form.max_multicast_words if several else form.max_unicast_words
+        longest = form.max_host_words if cmd["host"] else multi if several else single
         for at in range(0, cmd["n"], longest):
             fields, words, packet = next(packets)
             assert words == reader.words[cmd["src"] + at:cmd["src"] + min(cmd["n"], at + longest)]
@@ -142,14 +144,14 @@ def test_sender_splits_into_packets(flit_bits, lanes, width, depth):
                 assert fields["addr"] == cmd["dst"] + at and fields["ctr"] == cmd["ctr"]
 
 
-@pytest.mark.parametrize("flit_bits, lanes", [(32, 1), (32, 8), (64, 2), (64, 4), (256, 8), (256, 16)])
+@pytest.mark.parametrize("flit_bits, lanes", [(32, 1), (32, 8), (64, 2), (64, 4), (256, 8), (256, 16), (512, 16)])
 def test_one_flit_a_cycle_from_first_to_last_command(flit_bits, lanes):
     sender = PacketSender(**(SHAPE | {"flit_bits": flit_bits, "lanes": lanes}))
     form = sender.packet
     commands = [command(0, 50, 0), command(64, 40, 3, 0, 0, 2, 2), command(0, 3, 0), command(16, 1, 0)]
-    expected = sum(flits_of(form, c["n"], 3 if c["x1"] else 16) for c in commands)
+    expected = sum(flits_of(form, c["n"], form.multicast_flits if c["x1"] else 16) for c in commands)
     _, flits, _, stalled = send(sender, commands, expected=expected)
-    cycles = [cycle for cycle, _, _ in flits]
+    cycles = [cycle for cycle, *_ in flits]
     assert cycles == list(range(cycles[0], cycles[0] + expected)) and cycles[0] <= 2 and not stalled
 
 
@@ -158,12 +160,12 @@ def test_done_follows_the_last_read_and_stalls_are_counted():
     _, flits, done, stalled = send(sender, [command(0, 8, 0, push=5), command(8, 1, 0, push=2), command(8, 1, 0)],
                                    expected=5 + 2 + 2, take=0.1)
     assert [push for _, push in done] == [5, 2]
-    third = [cycle for cycle, _, _ in flits][4]
+    third = [cycle for cycle, *_ in flits][4]
     assert done[0][0] < third and stalled
 
 
 def test_report_goes_between_commands_with_the_flags():
-    for flit_bits in (32, 64, 256):
+    for flit_bits in (32, 64, 256, 512):
         sender = PacketSender(**(SHAPE | {"flit_bits": flit_bits}))
         form = sender.packet
         words = [100 + i for i in range(8)]
@@ -175,6 +177,33 @@ def test_report_goes_between_commands_with_the_flags():
         assert [fields["host"] for fields, _, _ in packets].count(1) == 1
         at = next(i for i, (fields, _, _) in enumerate(packets) if fields["host"])
         assert packets[at][1] == words and packets[at][0]["addr"] == 4 and 0 < at < len(packets) - 1
+
+
+@pytest.mark.parametrize("routing, channels, multicast", [
+    ("xy", 2, True), ("yx", 2, True), ("o1turn", 4, True), ("o1turn", 2, False), ("odd-even", 4, True),
+    ("west-first", 4, False),
+])
+def test_packets_stay_in_a_channel_of_their_class(routing, channels, multicast):
+    sender = PacketSender(**(SHAPE | {"routing": routing, "virtual_channels": channels, "multicast": multicast}))
+    form, chance = sender.packet, random.Random(7)
+    commands, expected = [], 0
+    for _ in range(40):
+        n, several = chance.choice([1, 5, 40]), multicast and chance.random() < 0.5
+        commands.append(command(0, n, 0, 1, 2, *((3, 2) if several else ()), ctr=3))
+        expected += flits_of(form, n, form.multicast_flits if several else 16)
+    _, flits, _, _ = send(sender, commands, take=0.4, expected=expected)
+    used, at = {}, 0
+    for fields, _, packet in split(form, flits):
+        several = fields["x1"] != fields["x0"]
+        mine = [c for c in form.classes if (c.multicast if several else c.unicast)]
+        channel, = {vc for *_, vc in flits[at:at + len(packet)]}
+        at += len(packet)
+        assert channel in [channel for c in mine for channel in c.channels]
+        used.setdefault(several, set()).add(channel)
+    for several, found in used.items():
+        classes = [c for c in form.classes if (c.multicast if several else c.unicast)]
+        assert found == {channel for c in classes for channel in c.channels}
+    assert set(used) == ({False, True} if multicast else {False})
 
 
 class Writer:
@@ -215,32 +244,39 @@ class Writer:
 
 
 def receive(receiver, packets, *, grant=1.0, idle=0.0, seed=0, cycles=3000):
-    """Feed packets; return the writer and the cycles from the first flit until nothing moved any more."""
-    chance = random.Random(seed)
+    """Feed packets, dealt out to the channels, flits mixed; return the writer and the cycles until all were taken."""
+    chance, channels = random.Random(seed), receiver.packet.virtual_channels
     writer = Writer(receiver, chance, grant)
-    flits = [(flit, i == len(packet) - 1) for packet in packets for i, flit in enumerate(packet)]
-    used = []
+    flits = [[(flit, i == len(packet) - 1) for packet in packets[vc::channels] for i, flit in enumerate(packet)]
+             for vc in range(channels)]
+    total, used = sum(map(len, flits)), []
 
     async def bench(ctx):
-        credits, back, sent, quiet = receiver.packet.buffer_flits, 0, 0, 0
+        credits, back, quiet = [receiver.packet.buffer_flits] * channels, 0, 0
         for cycle in range(cycles):
             writer.before(ctx)
-            go = sent < len(flits) and credits > 0 and chance.random() >= idle
+            able = [vc for vc in range(channels) if flits[vc] and credits[vc]]
+            go = bool(able) and chance.random() >= idle
             ctx.set(receiver.link.valid, go)
             if go:
-                ctx.set(receiver.link.data, flits[sent][0])
-                ctx.set(receiver.link.last, flits[sent][1])
-                sent += 1
+                vc = chance.choice(able)
+                flit, last = flits[vc].pop(0)
+                credits[vc] -= 1
+                ctx.set(receiver.link.data, flit)
+                ctx.set(receiver.link.last, last)
+                if channels > 1:
+                    ctx.set(receiver.link.vc, vc)
             _, _, credit, *values = await ctx.tick().sample(receiver.link.credit, *writer.signals())
             writer.after(values)
-            credits += credit - go
-            back += credit
-            if back == len(flits):
+            credits = [count + (credit >> i & 1) for i, count in enumerate(credits)]
+            back += credit.bit_count()
+            if back == total:
                 used or used.append(cycle)
                 quiet += 1
             if quiet > 3:
+                assert credits == [receiver.packet.buffer_flits] * channels
                 return
-        raise AssertionError(f"{back} of {len(flits)} flits taken")
+        raise AssertionError(f"{back} of {total} flits taken")
 
     simulator = Simulator(receiver)
     simulator.add_clock(1e-6)
@@ -249,12 +285,14 @@ def receive(receiver, packets, *, grant=1.0, idle=0.0, seed=0, cycles=3000):
     return writer, used[0]
 
 
-@pytest.mark.parametrize("flit_bits, lanes, width", [
-    (32, 1, 4), (32, 4, 64), (64, 1, 4), (64, 4, 4), (128, 2, 4), (128, 16, 4), (256, 1, 4), (256, 4, 4), (256, 8, 4),
-    (256, 16, 64),
+@pytest.mark.parametrize("flit_bits, lanes, width, channels", [
+    (32, 1, 4, 1), (32, 4, 64, 1), (64, 1, 4, 1), (64, 4, 4, 1), (128, 2, 4, 1), (128, 16, 4, 1), (256, 1, 4, 1),
+    (256, 4, 4, 1), (256, 8, 4, 1), (256, 16, 64, 1), (512, 4, 4, 1), (512, 16, 4, 2), (32, 4, 64, 2), (64, 2, 4, 4),
+    (256, 4, 4, 4),
 ])
-def test_receiver_writes_at_any_alignment(flit_bits, lanes, width):
-    receiver = PacketReceiver(**(SHAPE | {"flit_bits": flit_bits, "lanes": lanes, "width": width, "height": width}))
+def test_receiver_writes_at_any_alignment(flit_bits, lanes, width, channels):
+    receiver = PacketReceiver(**(SHAPE | {"flit_bits": flit_bits, "lanes": lanes, "width": width, "height": width,
+                                          "virtual_channels": channels}))
     form, chance = receiver.packet, random.Random(5)
     packets, memory, counts, at = [], {}, [0] * 16, 1
     for i in range(40):
@@ -269,9 +307,11 @@ def test_receiver_writes_at_any_alignment(flit_bits, lanes, width):
     assert writer.words == memory and writer.counters == counts
 
 
-@pytest.mark.parametrize("flit_bits, lanes", [(32, 4), (64, 2), (256, 16), (128, 4)])
-def test_receiver_takes_one_flit_a_cycle_if_aligned(flit_bits, lanes):
-    receiver = PacketReceiver(**(SHAPE | {"flit_bits": flit_bits, "lanes": lanes}))
+@pytest.mark.parametrize("flit_bits, lanes, channels", [
+    (32, 4, 1), (64, 2, 1), (256, 16, 1), (128, 4, 1), (64, 2, 2), (64, 4, 4),
+])
+def test_receiver_takes_one_flit_a_cycle_if_aligned(flit_bits, lanes, channels):
+    receiver = PacketReceiver(**(SHAPE | {"flit_bits": flit_bits, "lanes": lanes, "virtual_channels": channels}))
     form = receiver.packet
     n = 8 * form.words_per_flit
     packets = [form.packet(list(range(n)), x0=1, y0=1, addr=i * n) for i in range(5)]
@@ -279,28 +319,36 @@ def test_receiver_takes_one_flit_a_cycle_if_aligned(flit_bits, lanes):
     assert used == sum(len(packet) for packet in packets)
 
 
-@pytest.mark.parametrize("flit_bits", [32, 64, 256])
+@pytest.mark.parametrize("flit_bits", [32, 64, 512])
 def test_start_and_report_messages(flit_bits):
     receiver = PacketReceiver(**(SHAPE | {"flit_bits": flit_bits}))
     form = receiver.packet
     info = 77 | 1 << 24 | 1 << 26
     packets = [
-        form.packet([0xABCDE, info], ctr=15, addr=0), form.packet([0x12345], ctr=15, addr=0),
-        form.packet([5 | 1 << 25], ctr=15, addr=1), form.packet([9], ctr=14, addr=0),
+        form.packet([0xABCDE, info], ctr=15, addr=0), form.packet([9], ctr=14, addr=0),
         form.packet([1, 2], ctr=2, addr=6), form.packet([0, 0xFFFFFF], ctr=15, addr=0),
     ]
     writer, _ = receive(receiver, packets, grant=0.5)
-    assert writer.events == [("start", 0xABCDE, 77, 1, 0, 1), ("start", 0x12345, 5, 0, 1, 0), ("report",),
-                             ("start", 0, 0xFFFFFF, 0, 0, 0)]
+    assert writer.events == [("start", 0xABCDE, 77, 1, 0, 1), ("report",), ("start", 0, 0xFFFFFF, 0, 0, 0)]
     assert writer.words == {6: 1, 7: 2}
 
 
-@pytest.mark.parametrize("flit_bits, lanes, far_lanes, depth", [
-    (32, 4, 2, 2), (64, 4, 16, 4), (128, 1, 8, 5), (256, 16, 1, 3), (256, 8, 8, 2),
+def test_halves_of_a_start_message_come_in_any_order():
+    receiver = PacketReceiver(**(SHAPE | {"flit_bits": 32}))
+    form = receiver.packet
+    token, flags = (form.packet([0x12345], ctr=15, addr=0), form.packet([5 | 1 << 25], ctr=15, addr=1))
+    between = form.packet([1, 2, 3], ctr=2, addr=6)
+    writer, _ = receive(receiver, [token, between, flags, flags, between, token, token, flags])
+    assert writer.events == [("start", 0x12345, 5, 0, 1, 0)] * 3
+
+
+@pytest.mark.parametrize("flit_bits, lanes, far_lanes, depth, channels", [
+    (32, 4, 2, 2, 1), (64, 4, 16, 4, 1), (128, 1, 8, 5, 1), (256, 16, 1, 3, 1), (256, 8, 8, 2, 1), (512, 8, 16, 2, 1),
+    (64, 4, 2, 3, 2), (32, 4, 8, 2, 4),
 ])
-def test_sender_to_receiver(flit_bits, lanes, far_lanes, depth):
+def test_sender_to_receiver(flit_bits, lanes, far_lanes, depth, channels):
     """A span arrives as it was sent, between tiles of different lanes, under slow memories."""
-    shape = SHAPE | {"flit_bits": flit_bits, "buffer_flits": depth}
+    shape = SHAPE | {"flit_bits": flit_bits, "buffer_flits": depth, "virtual_channels": channels}
     sender, receiver = PacketSender(**(shape | {"lanes": lanes})), PacketReceiver(**(shape | {"lanes": far_lanes}))
     chance = random.Random(depth)
     reader, writer = Reader(sender, chance, 0.6), Writer(receiver, chance, 0.6)
@@ -312,8 +360,7 @@ def test_sender_to_receiver(flit_bits, lanes, far_lanes, depth):
         total += n
     m = Module()
     m.submodules.sender, m.submodules.receiver = sender, receiver
-    into, out = receiver.link, sender.link
-    m.d.comb += [into.valid.eq(out.valid), into.data.eq(out.data), into.last.eq(out.last), out.credit.eq(into.credit)]
+    connect(m, sender.link, receiver.link)
 
     async def bench(ctx):
         pending = list(commands)
@@ -343,5 +390,5 @@ def test_refuse_bad_parameters():
     for component in (PacketSender, PacketReceiver):
         with pytest.raises(ValueError, match="^Lanes must be 1, 2, 4, 8 or 16, not 5$"):
             component(**(SHAPE | {"lanes": 5}))
-        with pytest.raises(ValueError, match="^Flit width must be 32, 64, 128 or 256, not 40$"):
+        with pytest.raises(ValueError, match="^Flit width must be 32, 64, 128, 256 or 512, not 40$"):
             component(**(SHAPE | {"flit_bits": 40}))

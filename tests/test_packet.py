@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from hwgen.rtl.packet import PacketFormat, row_bits
+from hwgen.rtl.packet import PacketFormat, routing_fields, row_bits
 
 GOOD = {"width": 4, "height": 2, "flit_bits": 64, "buffer_flits": 4, "address_bits": 12, "multicast": True}
 
@@ -16,7 +16,7 @@ def test_fields_follow_each_other_from_bit_0():
         "last": (13, 1), "addr": (14, 12),
     }
     assert (form.header_flits, form.words_per_flit) == (1, 2)
-    assert (form.max_multicast_words, form.max_unicast_words) == (6, 32)
+    assert (form.max_multicast_words, form.max_unicast_words, form.max_host_words) == (6, 32, 64)
 
 
 @pytest.mark.parametrize("width, height, flit_bits, address_bits, header", [
@@ -29,6 +29,25 @@ def test_header_takes_a_second_flit_only_where_needed(width, height, flit_bits, 
     assert all(at + bits <= 32 for name, (at, bits) in form.fields.items() if name in ("x1", "y1", "host", "flits"))
 
 
+def test_routing_fields_of_the_largest_mesh_fit_the_narrowest_flit():
+    fields = routing_fields(width=64, height=64, buffer_flits=16)
+    assert sum(bits for _, bits in fields.values()) == 29
+
+
+@pytest.mark.parametrize("depth, header, payload", [(2, 1, 1), (3, 1, 2), (4, 1, 2), (8, 1, 6), (4, 2, 2), (5, 2, 2)])
+def test_multicast_packets_leave_a_flit_of_a_buffer_free_from_three_of_payload_on(depth, header, payload):
+    mesh = {"width": 64, "height": 64, "flit_bits": 32} if header == 2 else {}
+    form = PacketFormat(**(GOOD | mesh | {"buffer_flits": depth}))
+    assert (form.header_flits, form.multicast_flits) == (header, payload)
+
+
+def test_classes_of_channels_are_those_of_the_network():
+    form = PacketFormat(**(GOOD | {"virtual_channels": 4, "routing": "o1turn"}))
+    assert [c.channels for c in form.classes] == [(0,), (1, 2), (3,)] and form.virtual_channels == 4
+    with pytest.raises(ValueError, match="^Routing odd-even with multicast must have at least 2 "):
+        PacketFormat(**(GOOD | {"routing": "odd-even"}))
+
+
 def test_pack_and_unpack_are_inverse():
     chance = random.Random(1)
     form = PacketFormat(**(GOOD | {"width": 64, "height": 33, "flit_bits": 32}))
@@ -37,7 +56,7 @@ def test_pack_and_unpack_are_inverse():
         assert form.unpack(form.pack(**values)) == values
 
 
-@pytest.mark.parametrize("flit_bits", [32, 64, 128, 256])
+@pytest.mark.parametrize("flit_bits", [32, 64, 128, 256, 512])
 def test_packet_and_words_are_inverse(flit_bits):
     chance = random.Random(2)
     form = PacketFormat(**(GOOD | {"flit_bits": flit_bits, "width": 64, "height": 64}))
@@ -81,6 +100,8 @@ def test_refuses_values_that_do_not_fit():
         form.pack(x2=0)
     with pytest.raises(ValueError, match="^Payload must be 1 to 32 words, not 33$"):
         form.packet([0] * 33)
+    with pytest.raises(ValueError, match="^Payload must be 1 to 64 words, not 65$"):
+        form.packet([0] * 65, host=1)
 
 
 def test_rows_of_vector_memory():

@@ -37,6 +37,21 @@ class Placement:
     rope_tile: int
     gain_tile: int
 
+    def bystanders(self, layer: int) -> frozenset[int]:
+        """Tiles that compute nothing between the gathers of x and of the heads in a layer."""
+        busy = {unit.tile for unit in self.units[layer]}
+        return frozenset(t for t, (a, b) in enumerate(self.qkv) if a == b and t not in busy)
+
+    @property
+    def ffn_bystanders(self) -> frozenset[int]:
+        """Tiles without rows of gate and up."""
+        return frozenset(t for t, (a, b) in enumerate(self.ffn) if a == b)
+
+
+def row_owners(spans: tuple[Span, ...]) -> int:
+    """Number of tiles with rows."""
+    return sum(b > a for a, b in spans)
+
 
 def split(count: int, weights) -> tuple[Span, ...]:
     """`count` rows cut into consecutive spans in proportion to `weights`, each within one row of its share."""

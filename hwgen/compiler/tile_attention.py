@@ -113,6 +113,8 @@ class TileAttention(TileBuilder):
                 self._softmax(number, *heads[number][1:])
             if number:
                 self._weighted_values(layer, number - 1, *heads[number - 1])
+        if self.index in self.placement.bystanders(layer):
+            self.report_arrival(ATTENTION)
 
     def _rope(self, a, frac, **fields):
         d = self.config.head_dim
@@ -164,4 +166,5 @@ class TileAttention(TileBuilder):
                        "dst": weighted.base + a, "kv": 1, "bare": 1, "dyn_k": 1},
                       [p.span(), cache.v.span(a * words, (b - a) * words)], [weighted.span(a, b - a)])
         self.to_vmem("SCALE", weighted, d, output, sin=4 + way, shift=-3 - self.graph.layers[layer].att_frac)
-        self.send(output, d, self.memory.attention.base + head * d, ATTENTION)
+        senders = len({unit.tile for unit in self.placement.units[layer]})
+        self.send(output, d, self.memory.attention.base + head * d, ATTENTION, senders=senders)

@@ -11,6 +11,7 @@ from hwgen.compiler.words import vector_words
 from hwgen.design import Design
 from hwgen.integer_graph import IntegerGraph
 from hwgen.isa import Dest, Index, Instruction, Unit, When
+from hwgen.noc.gather import multicast_pays
 
 X, RESIDUAL, ROPE, GAIN, QKV, ATTENTION, H, GRANT = 0, 1, 2, 3, 4, 5, 6, 13
 """Arrival counters by what they count."""
@@ -92,11 +93,12 @@ class TileBuilder:
                   {"x": first, "base": (table.base - base) % (1 << 24), "rows": n, "stride": words, "dst": dst.base,
                    "index": index, "two_limb": two_limb}, (), [dst.span(0, n)], when)
 
-    def send(self, src, n, target, counter, tile=None, *, start=0, when=When.ALWAYS):
-        """n words from src to word `target` of one tile, or of all."""
+    def send(self, src, n, target, counter, tile=None, *, senders=1, start=0, when=When.ALWAYS):
+        """n words from src to word `target` of one tile; or of all, then together with so many senders alike."""
         width, height = self.design.width, self.design.height
-        if tile is None and not self.design.multicast:
-            for other in range(self.design.tiles):
+        if tile is None and not (self.design.multicast and multicast_pays(self.design.network, n, senders)):
+            for step in range(self.design.tiles):  # each begins with another one, the next
+                other = (self.index + 1 + step) % self.design.tiles
                 self.send(src, n, target, counter, other, start=start, when=when)
             return
         x0, y0 = (tile % width, tile // width) if tile is not None else (0, 0)
@@ -108,6 +110,10 @@ class TileBuilder:
     def send_host(self, src, n, kind, *, start=0, when=When.ALWAYS):
         self.emit(Unit.SEND, "SEND", {"src": src.base + start, "n": n, "dst": kind, "host": 1},
                   [src.span(start, n)], (), when)
+
+    def report_arrival(self, counter):
+        """Tell all tiles, in a gather to which this one adds nothing, that x has arrived here: one word, not read."""
+        self.send(self.memory.x, 1, self.memory.grant.base, counter)
 
     # --- storage --------------------------------------------------------------------------------------------------
 

@@ -2,10 +2,12 @@
 
 Every tile runs the same phases: embedding, then per layer q/k/v, attention, output projection, gate/up, down, then
 the head. Between phases a vector is gathered on all tiles; each gather needs the whole of the one before, so a phase
-of any tile starts after all tiles ended the phase before last, and buffers are reused without credits (prove.py).
+of any tile starts after all tiles ended the phase before last, and buffers are reused without credits (prove.py). A
+tile that adds nothing to a gather sends one word instead, so that all know it has what came before.
 """
 
 from hwgen.compiler.memory import Region
+from hwgen.compiler.place import row_owners
 from hwgen.compiler.tile_attention import TileAttention
 from hwgen.compiler.tile_builder import ATTENTION, GAIN, GRANT, RESIDUAL, ROPE, H, X
 from hwgen.compiler.tile_memory import BLOCK, up
@@ -100,13 +102,13 @@ class TileProgram(TileAttention):
         residual = self.memory.residual
         n = stop - start
         self.to_vmem("ADD", residual, n, residual, reads=[product.span(0, n)], b=product.base)
-        self.send(residual, n, self.memory.x.base + start, X)
+        self.send(residual, n, self.memory.x.base + start, X, senders=row_owners(self.placement.hidden))
 
     def project(self, layer):
         """Output projection and residual addition."""
         config = self.config
         length, bias = config.heads * config.head_dim, config.output_bias
-        self.wait(Unit.VECTOR, ATTENTION, length, self.memory.attention)
+        self.wait(Unit.VECTOR, ATTENTION, length + len(self.placement.bystanders(layer)), self.memory.attention)
         start, stop = self.hidden_rows
         if layer == 0:
             self.wait(Unit.VECTOR, RESIDUAL, stop - start, self.memory.residual)
@@ -122,6 +124,7 @@ class TileProgram(TileAttention):
         self.wait(Unit.VECTOR, X, config.hidden, self.memory.x)
         start, stop = self.ffn_rows
         if stop == start:
+            self.report_arrival(H)
             return
         operand, words = self.normed_operand(graph.ffn_norm_frac, config.mlp_bias)
         gate_rom = self.rom("gate", layer, start, stop, words)
@@ -136,12 +139,12 @@ class TileProgram(TileAttention):
             self.to_vmem("SILU", gate, n, gated, shift=28 - graph.silu_frac)
             self.to_vmem("MUL", raised, n, h, reads=[gated.span(0, n)], b=gated.base,
                          shift=12 + graph.silu_frac - graph.h_frac)
-            self.send(h, n, self.memory.h.base + a, H)
+            self.send(h, n, self.memory.h.base + a, H, senders=row_owners(self.placement.ffn))
 
     def down(self, layer):
         """Down projection and residual addition."""
         config = self.config
-        self.wait(Unit.VECTOR, H, config.ffn, self.memory.h)
+        self.wait(Unit.VECTOR, H, config.ffn + len(self.placement.ffn_bystanders), self.memory.h)
         start, stop = self.hidden_rows
         if stop > start:
             operand = self.operand("h", config.ffn, config.mlp_bias)

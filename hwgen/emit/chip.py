@@ -1,12 +1,13 @@
+# amaranth: UnusedElaboratable=no
 """A whole chip as files: tiles, routers and host port from Amaranth, memories, nodes and the top from templates."""
 
 from dataclasses import dataclass
 
+from hwgen.emit.routers import router_name, routers
 from hwgen.emit.templates import render
 from hwgen.emit.verilog import module_files
 from hwgen.rtl.axi_lite_registers import AXI_LITE_PORTS
 from hwgen.rtl.host_port import FIFO_WORDS, HostPort
-from hwgen.rtl.router import Router
 from hwgen.rtl.tile import Tile
 
 SIDES = {"north": (0, -1), "east": (1, 0), "south": (0, 1), "west": (-1, 0)}
@@ -90,6 +91,8 @@ class ChipSpec:
     flit_bits: int
     buffer_flits: int
     multicast: bool
+    virtual_channels: int
+    routing: str
     address_bits: int
     """Width of the word address in a message header."""
     context: int
@@ -103,6 +106,12 @@ class ChipSpec:
     """All nodes, row by row."""
     grant_address: int = 0
     """Word of every tile's vector memory that a grant message overwrites."""
+
+    @property
+    def network(self) -> dict:
+        """What every part of the network is made with."""
+        return {name: getattr(self, name) for name in (
+            "width", "height", "flit_bits", "buffer_flits", "multicast", "virtual_channels", "routing")}
 
     def rom_image(self, x: int, y: int) -> str:
         """Path of a tile's weight image, relative to the chip's folder."""
@@ -124,28 +133,23 @@ def tile_component(kind: TileKind, **network) -> Tile:
 
 def components(spec: ChipSpec) -> dict:
     """Module name -> component of everything that Amaranth writes, but for the parts those place themselves."""
-    network = {
-        "width": spec.width, "height": spec.height, "flit_bits": spec.flit_bits, "buffer_flits": spec.buffer_flits,
-        "multicast": spec.multicast,
-    }
-    addressed = network | {"address_bits": spec.address_bits}
+    addressed = spec.network | {"address_bits": spec.address_bits}
     host = HostPort(
         **addressed, context=spec.context, vocab=spec.vocab, signature=spec.signature,
         grant_order=spec.grant_order, grant_address=spec.grant_address,
     )
     tiles = {f"tile_{kind.name}": tile_component(kind, **addressed) for kind in spec.kinds}
-    return {"router": Router(**network), "host_port": host, **tiles}
+    return {**routers(**spec.network), "host_port": host, **tiles}
 
 
 def chip_files(spec: ChipSpec) -> dict[str, str]:
     """All Verilog of a chip, its file list and its lint waivers: {path: text}."""
     amaranth = module_files(components(spec))
     modules = amaranth | {"rom.v": render("rom.v.j2"), "sram.v": render("sram.v.j2")}
-    network = {
-        "flit_bits": spec.flit_bits, "x_bits": address_bits(spec.width), "y_bits": address_bits(spec.height),
-        "sides": SIDES,
-    }
-    modules |= {f"node_{kind.name}.v": render("node.v.j2", kind=kind, **network) for kind in spec.kinds}
+    modules |= {
+        f"node_{kind.name}.v": render(
+            "node.v.j2", kind=kind, flit_bits=spec.flit_bits, channels=spec.virtual_channels)
+        for kind in spec.kinds}
     files = {f"rtl/{name}": modules[name] for name in sorted(modules)}
     files["rtl/chip.v"] = chip_text(spec)
     file_list = "".join(f"{path}\n" for path in files)
@@ -165,24 +169,26 @@ def chip_text(spec: ChipSpec) -> str:
             "x": f"{x_bits}'d{place.x}", "y": f"{y_bits}'d{place.y}", "at": f"{place.x}_{place.y}",
             "kind": spec.kinds[place.kind], "rom_words": place.rom_words,
             "program": spec.program_image(place.x, place.y), "rom": spec.rom_image(place.x, place.y),
-            "sides": [(side, *_links(spec, place, step)) for side, step in SIDES.items()],
+            "router": router_name(spec.width, spec.height, place.x, place.y),
+            "sides": [(side, *links) for side, step in SIDES.items() if (links := _links(spec, place, step))],
         }
         for place in spec.tiles
     ]
-    links = [link for tile in tiles for _, _, link in tile["sides"] if link]
+    links = [link for tile in tiles for link in (
+        *(away for _, _, away in tile["sides"]), f"to_{tile['at']}", f"from_{tile['at']}")]
     axi = [f"s_axi_{name}" for name in AXI_LITE_PORTS]
     axi += [f"{side}_axis_t{name}" for side in "sm" for name in ("data", "valid", "last", "ready")]
     return render(
         "chip.v.j2", spec=spec, tiles=tiles, links=["host_0_0", *links], axi=axi, fifo_words=FIFO_WORDS,
-        fifo_address=address_bits(FIFO_WORDS), zero_flit=f"{spec.flit_bits}'d0",
+        fifo_address=address_bits(FIFO_WORDS), channels=spec.virtual_channels,
     )
 
 
 def _links(spec: ChipSpec, place: TilePlace, step: tuple[int, int]):
-    """(link in, link out) of one side of a node, None at the edge of the mesh."""
+    """(link in, link out) of one side of a router, None at the edge of the mesh."""
     x, y = place.x + step[0], place.y + step[1]
     if (x, y) == (-1, 0):
         return "host_0_0", "n_0_0_host"
     if not (0 <= x < spec.width and 0 <= y < spec.height):
-        return None, None
+        return None
     return f"n_{x}_{y}_{place.x}_{place.y}", f"n_{place.x}_{place.y}_{x}_{y}"

@@ -76,7 +76,7 @@ def _checked(kind, key, text):
 
 
 def _component(kind, knobs):
-    network = {key: value for key, value in knobs.items() if key in _NETWORK[:3] + ("buffer_flits", "multicast")}
+    network = {key: value for key, value in knobs.items() if key in _NETWORK}
     if kind == "router":
         return Router(**network)
     if kind == "matrix-unit":

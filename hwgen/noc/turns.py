@@ -28,8 +28,8 @@ def turns(channel_class: ChannelClass, sides: tuple[str, ...], host: bool) -> di
         if host:
             for dx, dy in product((d for d in rows if d >= 0), (d for d in columns if d >= 0)):
                 found |= {("west", out) for out in _outputs(channel_class, 0, "local", dx, dy)}
-            # whoever may end in (0, 0) may also leave it; nobody comes from its north
-            found |= {(arrived, "west") for arrived, out in found if out == "local" and arrived not in ("west", "north")}
+            # whoever may end in (0, 0) may also leave it
+            found |= {(i, "west") for i, out in found if out == "local" and i not in ("west", "north")}
     if channel_class.multicast:
         spans = [[(low, high) for low, high in product(ways, ways) if low <= high] for ways in (rows, columns)]
         for (x0, x1), (y0, y1), arrived in product(*spans, {*arrivals, *(["west"] if host else [])}):

@@ -38,9 +38,10 @@ class FlitBuffer(wiring.Component):
         arrives = ~Cat(self.w_data, self.w_last)
         for i, entry in enumerate(entries):
             keep, move, load = (Signal(name=f"{what}{i}") for what in ("keep", "move", "load"))
+            # while the last entry is used no flit is on its way: what it holds after a pop does not matter
+            leaves = self.pop if i + 1 < self.depth else 0
             m.d.comb += [
-                keep.eq(used[i] & ~self.pop), move.eq(behind[i] & self.pop),
-                load.eq(~used[i] | (~behind[i] & self.pop)),
+                keep.eq(used[i] & ~leaves), move.eq(behind[i] & leaves), load.eq(~used[i] | (~behind[i] & leaves)),
             ]
             following = entries[i + 1] if i + 1 < self.depth else 0
             m.d.sync += entry.eq(Mux(keep, entry, 0) | Mux(move, following, 0) | Mux(load, arrives, 0))

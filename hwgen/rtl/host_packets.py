@@ -4,9 +4,10 @@ from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-from hwgen.rtl.flit_buffer import FlitBuffer
-from hwgen.rtl.link import CreditCounter, Link
+from hwgen.rtl.link import Link
+from hwgen.rtl.link_output import LinkOutput
 from hwgen.rtl.packet import COUNTER_BITS, PacketFormat, bits_for
+from hwgen.rtl.packet_input import PacketInput
 
 KINDS = {"result": 0, "logits": 1, "last_logits": 2, "done": 3, "counters": 4}
 """Messages to the host, by the header's `addr`."""
@@ -39,13 +40,13 @@ class HostSender(wiring.Component):
         super().__init__({
             "valid": In(1), "ready": Out(1), "to_all": In(1), "x": In(range(packet.width)),
             "y": In(range(packet.height)), "ctr": In(COUNTER_BITS), "addr": In(packet.address_bits), "two": In(1),
-            "words": In(64), "link": Out(Link(packet.flit_bits)),
+            "words": In(64), "link": Out(Link(packet.flit_bits, packet.virtual_channels)),
         })
 
     def elaborate(self, platform):
         m = Module()
         packet, header_flits = self.packet, self.packet.header_flits
-        m.submodules.credits = credits = CreditCounter(credits=packet.buffer_flits)
+        m.submodules.channels = channels = LinkOutput(classes=packet.classes, buffer_flits=packet.buffer_flits)
         active = Signal()
         second = Signal()  # the second packet of a multicast whose two words had to be split
         held = {name: Signal.like(getattr(self, name), reset_less=True, name=f"held_{name}")
@@ -56,13 +57,15 @@ class HostSender(wiring.Component):
             to_rectangle.eq(held["to_all"] & self.multicast),
             split.eq(to_rectangle & held["two"] & (packet.max_multicast_words == 1)),
             two_flits.eq(held["two"] & ~split & (packet.words_per_flit == 1)),
-            leave.eq(active & credits.some),
-            credits.send.eq(leave),
-            credits.credit.eq(self.link.credit),
+            leave.eq(active & channels.some),
+            channels.first.eq(flit == 0), channels.multicast.eq(to_rectangle), channels.send.eq(leave),
+            channels.credit.eq(self.link.credit),
             self.ready.eq(~active),
             self.link.valid.eq(leave),
             self.link.last.eq(flit == Mux(two_flits, header_flits + 1, header_flits)),
         ]
+        if packet.virtual_channels > 1:
+            m.d.comb += self.link.vc.eq(channels.channel)
         header = self._header(held, to_rectangle, two_flits, held["addr"] + second, split)
         words = held["words"]
         payload = words if packet.words_per_flit > 1 else Mux(second | (flit > header_flits), words[32:], words[:32])
@@ -108,6 +111,8 @@ class HostSender(wiring.Component):
 class HostReceiver(wiring.Component):
     """Takes what arrives for the host, a word a cycle from the second cycle after a flit has come; it never blocks.
 
+    Words of packets in different channels may mix.
+
     Parameters: `packet`, the network's format.
 
     Members
@@ -115,58 +120,46 @@ class HostReceiver(wiring.Component):
     link: In(Link)
     valid: Out(1), word: Out(32), index: Out(3), last: Out(1)
         A payload word, its number in the packet modulo 8, and whether it is the packet's last.
+    before: Out(32)
+        The word before it in the packet.
     kind: Out(3), overflow: Out(1), fault: Out(1)
-        From the header of the packet the word belongs to; `fault` is also high when the input buffer overflows.
+        From the header of the packet the word belongs to; `fault` is also high when an input buffer overflows.
     """
 
     def __init__(self, *, packet: PacketFormat):
         self.packet = packet
         super().__init__({
-            "link": In(Link(packet.flit_bits)), "valid": Out(1), "word": Out(32), "index": Out(3), "last": Out(1),
+            "link": In(Link(packet.flit_bits, packet.virtual_channels)),
+            "valid": Out(1), "word": Out(32), "before": Out(32), "index": Out(3), "last": Out(1),
             "kind": Out(KIND_BITS), "overflow": Out(1), "fault": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        packet, header_flits = self.packet, self.packet.header_flits
-        m.submodules.buffer = buffer = FlitBuffer(flit_bits=packet.flit_bits, depth=packet.buffer_flits)
-        header = Signal(header_flits * packet.flit_bits, reset_less=True)
-        place, number = Signal(range(header_flits + 1)), Signal(3)
-        lane, last_lane = (Signal(bits_for(packet.words_per_flit - 1)) for _ in range(2))
-        in_header, flit_done = Signal(), Signal()
-        ctr, last_words = _slice(header, packet.fields["ctr"]), _slice(header, packet.fields["last"])
+        packet = self.packet
+        m.submodules.flits = flits = PacketInput(packet=packet)
+        wiring.connect(m, flits.link, wiring.flipped(self.link))
+        number, before = flits.by_channel(3, "number"), flits.by_channel(32, "before")
+        lane, flit_done = Signal(bits_for(packet.words_per_flit - 1)), Signal()
         m.d.comb += [
-            buffer.w_valid.eq(self.link.valid), buffer.w_data.eq(self.link.data), buffer.w_last.eq(self.link.last),
-            in_header.eq(place != header_flits),
-            last_lane.eq(Mux(buffer.r_last, last_words, packet.words_per_flit - 1)),
-            flit_done.eq(lane == last_lane),
-            buffer.pop.eq(buffer.r_valid & (in_header | flit_done)),
-            self.valid.eq(buffer.r_valid & ~in_header),
-            self.word.eq(buffer.r_data.word_select(lane, 32)),
+            flit_done.eq(lane == flits.words_less_one),
+            flits.pop.eq(flits.valid & (~flits.payload | flit_done)),
+            self.valid.eq(flits.valid & flits.payload),
+            self.word.eq(flits.data.word_select(lane, 32)),
+            self.before.eq(before),
             self.index.eq(number),
-            self.last.eq(buffer.r_last & flit_done),
-            self.kind.eq(_slice(header, packet.fields["addr"])),
-            self.overflow.eq(self.valid & ctr[0]),
-            self.fault.eq((self.valid & ctr[1]) | buffer.overflow),
+            self.last.eq(flits.last & flit_done),
+            self.kind.eq(flits.addr),
+            self.overflow.eq(self.valid & flits.ctr[0]),
+            self.fault.eq((self.valid & flits.ctr[1]) | flits.overflow),
         ]
-        m.d.sync += self.link.credit.eq(buffer.pop)
-        with m.If(buffer.r_valid & in_header):
-            m.d.sync += [place.eq(place + 1), number.eq(0), lane.eq(0)]
-            for i in range(header_flits):
-                with m.If(place == i):
-                    m.d.sync += header[i * packet.flit_bits:(i + 1) * packet.flit_bits].eq(buffer.r_data)
         with m.If(self.valid):
-            m.d.sync += [lane.eq(Mux(flit_done, 0, lane + 1)), number.eq(number + 1)]
-            with m.If(self.last):
-                m.d.sync += place.eq(0)
+            m.d.sync += [lane.eq(Mux(flit_done, 0, lane + 1)), number.eq(number + 1), before.eq(self.word)]
+        with m.Elif(flits.valid):
+            m.d.sync += number.eq(0)
         return m
 
 
 def _fit(value, bits):
     """`value` cut or extended to `bits` (which may be 0)."""
     return Cat(value, Const(0, bits))[:bits]
-
-
-def _slice(value, field):
-    at, bits = field
-    return value[at:at + bits]

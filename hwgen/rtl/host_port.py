@@ -27,13 +27,14 @@ _MEMORY = ("write_en", "write_addr", "write_data", "read_en", "read_addr", "read
 class HostPort(wiring.Component):
     """Host port (ARCHITECTURE sections 5 and 6): starts every tile once per token, collects one answer from each.
 
-    It always takes what arrives, one word a cycle, so it never blocks the network. In tokens mode the next token is
-    started 4 cycles after the last tile's answer.
+    It always takes what arrives, one word a cycle, so it never blocks the network. Every message to it is one packet,
+    and it counts on no order among packets. In tokens mode the next token is started 4 cycles after the last tile's
+    answer.
 
     Parameters
     ----------
-    flit_bits, width, height, buffer_flits, address_bits, multicast
-        The network's; see `PacketFormat`.
+    network
+        The parameters of `PacketFormat`.
     context, vocab, signature
         What the registers CONTEXT, VOCAB and SIGNATURE read.
     grant_order
@@ -50,24 +51,22 @@ class HostPort(wiring.Component):
     """
 
     def __init__(
-        self, *, flit_bits: int, width: int, height: int, buffer_flits: int, address_bits: int, multicast: bool,
-        context: int, vocab: int, signature: int, grant_order: tuple[tuple[int, int, int], ...], grant_address: int = 0,
+        self, *, context: int, vocab: int, signature: int, grant_order: tuple[tuple[int, int, int], ...],
+        grant_address: int = 0, **network,
     ):
         rows = sum(count for _, _, count in grant_order)
         if rows != vocab:
             raise ValueError(f"Rows of the grant order must add up to the vocabulary of {vocab}, not {rows!r}")
         if not 0 <= signature < 1 << 32:
             raise ValueError(f"Signature must be an unsigned 32-bit number, not {signature!r}")
-        if not 0 <= grant_address < 1 << address_bits:
-            raise ValueError(f"Grant address must have at most {address_bits} bits, not {grant_address!r}")
+        packet = PacketFormat(**network)
+        if not 0 <= grant_address < 1 << packet.address_bits:
+            raise ValueError(f"Grant address must have at most {packet.address_bits} bits, not {grant_address!r}")
+        width, height = packet.width, packet.height
         self.width, self.height, self._graph_crc, self.grant_address = width, height, signature, grant_address
-        self._packet = PacketFormat(
-            width=width, height=height, flit_bits=flit_bits, buffer_flits=buffer_flits, address_bits=address_bits,
-            multicast=multicast,
-        )
         self._slave = AxiLiteSlave()
-        self._sender = HostSender(packet=self._packet)
-        self._receiver = HostReceiver(packet=self._packet)
+        self._sender = HostSender(packet=packet)
+        self._receiver = HostReceiver(packet=packet)
         self._control = RunControl(context=context, vocab=vocab)
         self._grants = LogitGrants(width=width, height=height, grant_order=grant_order)
         self._counters = CounterReadout(width=width, height=height)
@@ -76,7 +75,8 @@ class HostPort(wiring.Component):
         members |= {f"s_axis_{name}": In(bits) for name, bits in _STREAM.items()} | {"s_axis_tready": Out(1)}
         members |= {f"m_axis_{name}": Out(bits) for name, bits in _STREAM.items()} | {"m_axis_tready": In(1)}
         members |= {f"fifo_{name}": self._fifo.signature.members[name] for name in _MEMORY}
-        super().__init__(members | {"noc_out": Out(Link(flit_bits)), "noc_in": In(Link(flit_bits))})
+        link = Link(packet.flit_bits, packet.virtual_channels)
+        super().__init__(members | {"noc_out": Out(link), "noc_in": In(link)})
 
     def elaborate(self, platform):
         m = Module()
@@ -117,21 +117,22 @@ class HostPort(wiring.Component):
         return overflow, fault
 
     def _answers(self, m):
-        """Counts the tiles' answers and keeps the best result: the highest value, of equal ones the lowest id."""
+        """Counts the tiles' answers and keeps the best result: the highest value, of equal ones the lowest id.
+
+        A tile's answer may come before its last logits, so both must be there."""
         arriving, control = self._receiver, self._control
         count, have = Signal(range(self.width * self.height + 1)), Signal()
-        value, best = Signal(signed(32), reset_less=True), Signal(signed(32), reset_less=True)
+        value, best = Signal(signed(32)), Signal(signed(32), reset_less=True)
         best_id = Signal(32, reset_less=True)
         is_result, is_done, better = Signal(), Signal(), Signal()
         m.d.comb += [
             is_result.eq(arriving.valid & (arriving.kind == KINDS["result"])),
             is_done.eq(arriving.valid & (arriving.kind == KINDS["done"])),
+            value.eq(arriving.before),
             better.eq(~have | (value > best) | ((value == best) & (arriving.word < best_id))),
-            control.answered.eq(count == self.width * self.height),
+            control.answered.eq((count == self.width * self.height) & ~self._grants.busy),
             control.best.eq(best_id),
         ]
-        with m.If(is_result & ~arriving.last):
-            m.d.sync += value.eq(arriving.word)
         with m.If(is_result & arriving.last & better):
             m.d.sync += [have.eq(1), best.eq(value), best_id.eq(arriving.word)]
         with m.If((is_result | is_done) & arriving.last):

@@ -30,8 +30,8 @@ class InputChannel:
         middle = Signal(name=f"middle_{name}")
         m.d.comb += middle.eq(Cat(locks.values()).any())
         taken = self._taken(m)
-        asks = {o: lock | (~middle & taken[o]) for o, lock in locks.items()}
-        held = self._hold_lanes(m, asks, middle)
+        self.wants = {o: Signal(name=f"wants_{name}_{o}") for o in outputs}
+        held = self._hold_lanes(m, self.wants, middle)
         follows, begins = self._room(m, held)
         # what is known without a look at the flit comes first: where the packet goes settles last
         new, under_way = buffer.r_valid & ~middle, buffer.r_valid & middle
@@ -39,15 +39,14 @@ class InputChannel:
             goes_on = under_way & ~Cat(lock & ~follows[o] for o, lock in locks.items()).any()
             missing = Cat(taken[o] & ~begins[o] for o in outputs).any()
             m.d.comb += self.able.eq(goes_on | (new & Cat(taken.values()).any() & ~missing))
-            self.wants = asks
+            m.d.comb += [self.wants[o].eq(lock | (~middle & taken[o])) for o, lock in locks.items()]
         else:
-            self.wants = {o: Signal(name=f"goes_{name}_{o}") for o in outputs}
             for o, lock in locks.items():
                 m.d.comb += self.wants[o].eq((buffer.r_valid & lock & follows[o]) | (taken[o] & (new & begins[o])))
             m.d.comb += self.able.eq(Cat(self.wants.values()).any())
-        m.d.comb += self.lost.eq(new & ~Cat(taken.values()).any())
+        m.d.comb += self.lost.eq(new & ~self.able & Cat(begins.values()).all())
         for o, lock in locks.items():
-            m.d.sync += lock.eq((lock | (buffer.pop & asks[o])) & ~(buffer.pop & buffer.r_last))
+            m.d.sync += lock.eq(Mux(buffer.pop, self.wants[o] & ~buffer.r_last, lock))
 
     def _taken(self, m):
         """Output -> whether a packet that begins with the flit at the head goes there."""
@@ -58,7 +57,7 @@ class InputChannel:
         m.d.comb += [taken[o].eq(ways[o]) for o in taken]
         return taken
 
-    def _hold_lanes(self, m, asks, middle):
+    def _hold_lanes(self, m, wants, middle):
         """Fill in `lanes`; return output -> {channel: whether the packet at the head, if begun, is in that channel}.
 
         Unicast has one output, so one register tells the channel; a multicast may have another at each output.
@@ -76,7 +75,7 @@ class InputChannel:
             indices = {o: Cat(Cat(offers[o][v] for n, v in enumerate(channels) if n >> bit & 1).any()
                               for bit in range(len(lane))) for o in group}
             several = len(group) > 1
-            picked = Cat(*(Cat(Mux(asks[o], indices[o], 0)[bit] for o in group).any() for bit in range(len(lane)))
+            picked = Cat(*(Cat(Mux(wants[o], indices[o], 0)[bit] for o in group).any() for bit in range(len(lane)))
                          ) if several else indices[group[0]]
             m.d.comb += chosen.eq(picked)
             m.d.sync += lane.eq(Mux(middle, lane, chosen))

@@ -24,6 +24,8 @@ class LogitGrants(wiring.Component):
         Asks for a grant to tile (x, y), held until `grant_ready`.
     word: In(1)
         A logit has arrived.
+    busy: Out(1)
+        Logits of the position are still to come.
     last_word: Out(1)
         The next word to arrive is the last of the position.
     unasked: Out(1)
@@ -41,7 +43,7 @@ class LogitGrants(wiring.Component):
             {
                 "restart": In(1), "room": In(1), "grant": Out(1), "grant_ready": In(1),
                 "x": Out(range(width)), "y": Out(range(height)), "word": In(1), "last_word": Out(1),
-                "unasked": Out(1),
+                "unasked": Out(1), "busy": Out(1),
             }
         )
 
@@ -61,6 +63,7 @@ class LogitGrants(wiring.Component):
                     m.d.comb += [self.x.eq(x), self.y.eq(y), rows.eq(count)]
         m.d.comb += [
             left.eq(rows - arrived),
+            self.busy.eq(active),
             self.grant.eq(active & (pending == 0) & self.room),
             self.unasked.eq(self.word & ~(active & (pending != 0))),
             self.last_word.eq((index == tiles - 1) & (left == 1)),

@@ -2,10 +2,11 @@
 
 from collections.abc import Sequence
 
-from hwgen.noc.network import FLIT_BITS, VIRTUAL_CHANNELS
+from hwgen.noc.gather import MAX_UNICAST_FLITS, multicast_flits
+from hwgen.noc.network import FLIT_BITS, VIRTUAL_CHANNELS, channel_classes
 
-MAX_UNICAST_FLITS = 16
-"""Payload flits of a packet that is not a multicast."""
+MAX_HOST_WORDS = 64
+"""Words of a message to the host, which is always one packet: messages of several packets could mix."""
 COUNTER_BITS = 4
 
 
@@ -76,7 +77,8 @@ class PacketFormat:
     """Header and payload of packets: a header of `header_flits` flits, then payload flits of `words_per_flit` words.
 
     Parameters: mesh `width` x `height` (nodes), `flit_bits`, `buffer_flits` (depth of every input buffer),
-    `address_bits` (of a word address in a tile's vector memory), `multicast` (whether packets to several nodes occur).
+    `address_bits` (of a word address in a tile's vector memory), `multicast` (whether packets to several nodes occur),
+    `virtual_channels` and `routing` (they decide which channels a packet may use).
 
     Attributes
     ----------
@@ -85,13 +87,16 @@ class PacketFormat:
         port of (0, 0); flits: flits of the whole packet - 1 for a multicast, else 0; ctr: arrival counter;
         last: words in the last flit - 1; addr: first word's address, or the kind of a message to the host.
     header_flits : 1, or 2 where the fields do not fit one flit.
-    max_multicast_words, max_unicast_words : payload limits of one packet, in words of 32 bits.
+    max_multicast_words, max_unicast_words, max_host_words : payload limits of one packet, in words of 32 bits.
+    multicast_flits : payload flits of the multicast packets that tiles send (0 without multicast).
+    classes : classes of virtual channels, see `hwgen.noc.network`.
 
-    Raises ValueError where a parameter is out of range or the longest multicast packet does not fit a buffer.
+    Raises ValueError where a parameter is out of range, a header and one flit of payload do not fit a buffer that
+    multicast packets must fit, or the channels cannot carry the routing.
     """
 
     def __init__(self, *, width: int, height: int, flit_bits: int, buffer_flits: int, address_bits: int,
-                 multicast: bool):
+                 multicast: bool, virtual_channels: int = 1, routing: str = "xy"):
         check_mesh(width, height)
         check_flit_bits(flit_bits)
         check_buffer_flits(buffer_flits)
@@ -99,7 +104,8 @@ class PacketFormat:
             raise ValueError(f"Address width must be 3 to 16 bits, not {address_bits!r}")
         self.width, self.height = width, height
         self.flit_bits, self.buffer_flits, self.address_bits = flit_bits, buffer_flits, address_bits
-        self.multicast = bool(multicast)
+        self.multicast, self.virtual_channels = bool(multicast), virtual_channels
+        self.classes = channel_classes(routing, virtual_channels, self.multicast)
         self.words_per_flit = flit_bits // 32
         self.fields = routing_fields(width=width, height=height, buffer_flits=buffer_flits)
         rest = {"ctr": COUNTER_BITS, "last": bits_for(self.words_per_flit - 1), "addr": address_bits}
@@ -112,7 +118,8 @@ class PacketFormat:
                 f"{self.header_flits} flits, not {buffer_flits!r}"
             )
         self.max_multicast_words = (buffer_flits - self.header_flits) * self.words_per_flit if multicast else 0
-        self.max_unicast_words = MAX_UNICAST_FLITS * self.words_per_flit
+        self.multicast_flits = multicast_flits(buffer_flits, self.header_flits) if multicast else 0
+        self.max_unicast_words, self.max_host_words = MAX_UNICAST_FLITS * self.words_per_flit, MAX_HOST_WORDS
 
     def pack(self, **values: int) -> int:
         """The header as one integer; absent fields are 0. Raises ValueError for a value that does not fit."""
@@ -135,7 +142,7 @@ class PacketFormat:
         """The flits of one packet; a rectangle without x1, y1 is the node (x0, y0). Raises ValueError if too long."""
         x1, y1 = x0 if x1 is None else x1, y0 if y1 is None else y1
         several = (x0, y0) != (x1, y1)
-        limit = self.max_multicast_words if several else self.max_unicast_words
+        limit = self.max_multicast_words if several else self.max_host_words if host else self.max_unicast_words
         if not 1 <= len(words) <= limit:
             raise ValueError(f"Payload must be 1 to {limit} words, not {len(words)}")
         per_flit = self.words_per_flit

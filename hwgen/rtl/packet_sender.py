@@ -4,8 +4,9 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hwgen.rtl.link import CreditCounter, Link
-from hwgen.rtl.packet import MAX_UNICAST_FLITS, PacketFormat, row_bits
+from hwgen.rtl.link import Link
+from hwgen.rtl.link_output import LinkOutput
+from hwgen.rtl.packet import MAX_HOST_WORDS, MAX_UNICAST_FLITS, PacketFormat, row_bits
 from hwgen.rtl.row_reader import RowReader
 
 KIND_COUNTERS = 4
@@ -19,14 +20,13 @@ SendCommand = data.StructLayout({
 
 
 class PacketSender(wiring.Component):
-    """Executes S.SEND: one command at a time, split into packets of the longest length allowed.
+    """Executes S.SEND: one command at a time, split into packets as `PacketFormat` has them; to the host, one packet.
 
     While credits and reads come, one flit leaves every cycle if a row has the words of a flit or more, else one in the
     cycles its rows take; a command follows the previous one without a pause. A packet once begun waits for nothing
-    but credits and reads. Without `multicast` only x0, y0 are used.
+    but credits and reads, and no other begins before its end. Without `multicast` only x0, y0 are used.
 
-    Parameters: mesh `width` x `height`, `flit_bits`, `lanes` (words a row), `address_bits` (word address),
-    `buffer_flits` (of the router), `multicast`.
+    Parameters: `lanes` (words a row) and those of `PacketFormat`.
 
     Members
     -------
@@ -42,19 +42,15 @@ class PacketSender(wiring.Component):
     fault : a credit came that was not out, as CreditCounter tells it.
     """
 
-    def __init__(self, *, width: int, height: int, flit_bits: int, lanes: int, address_bits: int, buffer_flits: int,
-                 multicast: bool):
-        self.packet = PacketFormat(
-            width=width, height=height, flit_bits=flit_bits, buffer_flits=buffer_flits, address_bits=address_bits,
-            multicast=multicast,
-        )
+    def __init__(self, *, lanes: int, **network):
+        self.packet = PacketFormat(**network)
         self.lanes = lanes
         # spans to be sent lie anywhere in vector memory, also beyond what messages can address
         self.row_bits = row_bits(lanes, SendCommand.members["src"])
         super().__init__({
             "cmd": In(stream.Signature(SendCommand)),
             "r_en": Out(1), "r_addr": Out(self.row_bits), "r_ready": In(1), "r_data": In(32 * lanes),
-            "link": Out(Link(flit_bits)), "done": Out(3), "flags": In(2),
+            "link": Out(Link(self.packet.flit_bits, self.packet.virtual_channels)), "done": Out(3), "flags": In(2),
             "report": In(1), "counters": In(data.ArrayLayout(32, PERFORMANCE_COUNTERS)),
             "stalled": Out(1), "busy": Out(1), "fault": Out(1),
         })
@@ -63,7 +59,7 @@ class PacketSender(wiring.Component):
         m = Module()
         packet = self.packet
         per_flit = packet.words_per_flit
-        m.submodules.credits = credits = CreditCounter(credits=packet.buffer_flits)
+        m.submodules.channels = channels = LinkOutput(classes=packet.classes, buffer_flits=packet.buffer_flits)
         m.submodules.reader = reader = RowReader(flit_bits=packet.flit_bits, lanes=self.lanes, row_bits=self.row_bits)
         command = Signal(SendCommand, reset_less=True)
         several, reporting = Signal(), Signal()
@@ -73,20 +69,23 @@ class PacketSender(wiring.Component):
         address = Signal(packet.address_bits, reset_less=True)
         self._read_rows(m, reader, command)
         accept, begin, report_due = self._take_turns(m)
-        longest = Mux(several, max(1, packet.max_multicast_words // per_flit), MAX_UNICAST_FLITS) - 1
-        left, final = Signal(range(MAX_UNICAST_FLITS)), Signal()
-        m.d.comb += final.eq(remaining <= longest)
+        longest = Mux(several, max(1, packet.multicast_flits), MAX_UNICAST_FLITS) - 1
+        left, final = Signal(range(max(MAX_UNICAST_FLITS, MAX_HOST_WORDS // per_flit))), Signal()
+        m.d.comb += final.eq((remaining <= longest) | host)
         size = Mux(final, remaining, longest)[:len(left)]
         header = self._header(command, host, several, size, Mux(final, last_words, per_flit - 1), address)
-        counter = ~remaining[:(PERFORMANCE_COUNTERS // per_flit).bit_length() - 1]
-        counters = self.counters.as_value().word_select(counter, packet.flit_bits)
+        counter = ~remaining[:self._report_flits.bit_length() - 1]
+        counters = self.counters.as_value().word_select(counter, min(packet.flit_bits, 32 * PERFORMANCE_COUNTERS))
         part = Signal(range(packet.header_flits))
         load, flit, there, last = Signal(), Signal(packet.flit_bits), Signal(), Signal()
         m.d.comb += [
-            credits.send.eq(load), credits.credit.eq(self.link.credit), self.fault.eq(credits.fault),
-            load.eq(there & credits.some), self.stalled.eq(there & ~credits.some), reader.last_flit.eq(remaining == 0),
+            channels.send.eq(load), channels.credit.eq(self.link.credit), self.fault.eq(channels.fault),
+            channels.multicast.eq(several), load.eq(there & channels.some), self.stalled.eq(there & ~channels.some),
+            reader.last_flit.eq(remaining == 0),
         ]
         m.d.sync += [self.link.valid.eq(load), self.link.data.eq(flit), self.link.last.eq(last)]
+        if packet.virtual_channels > 1:
+            m.d.sync += self.link.vc.eq(channels.channel)
         with m.FSM() as fsm:
             m.d.comb += self.busy.eq(~fsm.ongoing("IDLE") | report_due)
             with m.State("IDLE"):
@@ -94,7 +93,9 @@ class PacketSender(wiring.Component):
                 with m.If(begin):
                     m.next = "HEADER"
             with m.State("HEADER"):
-                m.d.comb += [there.eq(1), flit.eq(header.word_select(part, packet.flit_bits))]
+                m.d.comb += [
+                    there.eq(1), channels.first.eq(part == 0), flit.eq(header.word_select(part, packet.flit_bits)),
+                ]
                 with m.If(load):
                     m.d.sync += [part.eq(part + 1), left.eq(size)]
                     with m.If(part == packet.header_flits - 1):
@@ -143,10 +144,14 @@ class PacketSender(wiring.Component):
         apart = (command.x0 != command.x1) | (command.y0 != command.y1)
         return [
             several.eq(apart & ~command.host & ~report_due & self.packet.multicast),
-            remaining.eq(Mux(report_due, PERFORMANCE_COUNTERS // per_flit - 1, less_one[:16] >> self._flit_shift)),
-            last_words.eq(Mux(report_due, per_flit - 1, less_one)),
+            remaining.eq(Mux(report_due, self._report_flits - 1, less_one[:16] >> self._flit_shift)),
+            last_words.eq(Mux(report_due, min(per_flit, PERFORMANCE_COUNTERS) - 1, less_one)),
             address.eq(Mux(report_due, KIND_COUNTERS, command.dst)),
         ]
+
+    @property
+    def _report_flits(self):
+        return max(1, PERFORMANCE_COUNTERS // self.packet.words_per_flit)
 
     @property
     def _flit_shift(self):

@@ -17,6 +17,11 @@ from hwgen.rtl.packet import check_buffer_flits, check_flit_bits, check_mesh, ro
 from hwgen.rtl.service_order import ServiceOrder
 
 
+def encoded(bits):
+    """Number of the bit that is set; 0 if none is."""
+    return Cat(Cat(bit for n, bit in enumerate(bits) if n >> k & 1).any() for k in range((len(bits) - 1).bit_length()))
+
+
 class Router(wiring.Component):
     """Router of a mesh node. y grows south: the north neighbour is (x, y - 1).
 
@@ -68,9 +73,7 @@ class Router(wiring.Component):
         chosen = {port: self._choose(m, port, channels) for port, channels in inputs.items()}
         wants = {(i, o): self._any_channel(m, f"wants_{i}_{o}", chosen[i], inputs[i], o)
                  for i in inputs for o in self.ports if any(o in c.wants for c in inputs[i].values())}
-        order = ServiceOrder(self.ports, "order")
-        win, served = (self._allocate_trees if self.multicast else self._allocate_paths)(m, inputs, wants, order)
-        order.serve(m, served)
+        win, served = (self._allocate_trees if self.multicast else self._allocate_paths)(m, inputs, wants)
         for i, channels in inputs.items():
             m.d.comb += [channel.buffer.pop.eq(served[i] & chosen[i][v]) for v, channel in channels.items()]
         self._switch(m, inputs, outputs, chosen, win)
@@ -121,17 +124,25 @@ class Router(wiring.Component):
         m.d.comb += wants.eq(Cat(there).any())
         return wants
 
-    def _allocate_paths(self, m, inputs, wants, order):
+    def _allocate_paths(self, m, inputs, wants):
         """((input, output) -> whether a flit passes, input -> whether one does): each output takes the first input."""
         win = {}
-        for i, o in wants:
-            ahead = Cat(wants[j, o] & order.before(j, i) for j in inputs if j != i and (j, o) in wants).any()
-            win[i, o] = Signal(name=f"win_{i}_{o}")
-            m.d.comb += win[i, o].eq(wants[i, o] & ~ahead)
+        for o in self.ports:
+            sources = [i for i in inputs if (i, o) in wants]
+            order = ServiceOrder(sources, f"order_{o}")
+            for i in sources:
+                ahead = Cat(wants[j, o] & order.before(j, i) for j in sources if j != i).any()
+                win[i, o] = Signal(name=f"win_{i}_{o}")
+                m.d.comb += win[i, o].eq(wants[i, o] & ~ahead)
+            order.serve(m, {i: win[i, o] for i in sources})
         return win, {i: Cat(bit for (j, _), bit in win.items() if j == i).any() for i in inputs}
 
-    def _allocate_trees(self, m, inputs, wants, order):
-        """The same with multicast: an input yields as a whole to those ahead of it that want one of its outputs."""
+    def _allocate_trees(self, m, inputs, wants):
+        """The same with multicast: an input yields as a whole to those ahead of it that want one of its outputs.
+
+        One order serves all outputs: with one for each, two forks could yield to each other.
+        """
+        order = ServiceOrder(self.ports, "order")
         able = {i: Cat(channel.able for channel in channels.values()).any() for i, channels in inputs.items()}
         served = {i: Signal(name=f"served_{i}") for i in inputs}
         for i in inputs:
@@ -141,6 +152,7 @@ class Router(wiring.Component):
                 if j != i and shared:
                     ahead.append(Cat(shared).any() & order.before(j, i) & able[j])
             m.d.comb += served[i].eq(able[i] & ~Cat(ahead).any())
+        order.serve(m, served)
         return {(i, o): bit & served[i] for (i, o), bit in wants.items()}, served
 
     def _switch(self, m, inputs, outputs, chosen, win):
@@ -164,8 +176,8 @@ class Router(wiring.Component):
             for v in range(self.virtual_channels):
                 m.d.comb += output.send[v].eq(Cat(
                     win[i, o] & self._lane(chosen[i], inputs[i], o, v) for i in sources).any())
-            for bit in range(len(sink.vc) if self.virtual_channels > 1 else 0):
-                m.d.comb += sink.vc[bit].eq(Cat(output.send[v] for v in range(self.virtual_channels) if v >> bit & 1).any())
+            if self.virtual_channels > 1:
+                m.d.comb += sink.vc.eq(encoded(output.send))
 
     def _lane(self, chosen, channels, output, v):
         """Whether the flit that an input may send goes on in channel `v` of an output."""

@@ -35,9 +35,9 @@ def sram_signature(width: int, group: int, address_bits: int) -> wiring.Signatur
 class Tile(wiring.Component):
     """Tile core. Memories, ROMs and router are outside; towards them it has the plain ports of a memory or a link.
 
-    Parameters: `fetch`, `stations`, `vlen`, `lanes` (the tile class); `width`, `height`, `flit_bits`, `buffer_flits`,
-    `multicast`, `address_bits` (the network, see `PacketFormat`); `rom_address_bits`, `imem_address_bits`,
-    `vmem_address_bits` (rows), `x_address_bits`, `kv_address_bits` (address widths of the memories).
+    Parameters: `fetch`, `stations`, `vlen`, `lanes` (the tile class); `rom_address_bits`, `imem_address_bits`,
+    `vmem_address_bits` (rows), `x_address_bits`, `kv_address_bits` (address widths of the memories); those of
+    `PacketFormat` (the network).
 
     Members
     -------
@@ -51,16 +51,12 @@ class Tile(wiring.Component):
     """
 
     def __init__(
-        self, *, fetch: int, stations: int, vlen: int, lanes: int, flit_bits: int, width: int, height: int,
-        buffer_flits: int, multicast: bool, address_bits: int, rom_address_bits: int, imem_address_bits: int,
-        vmem_address_bits: int, x_address_bits: int, kv_address_bits: int,
+        self, *, fetch: int, stations: int, vlen: int, lanes: int, rom_address_bits: int, imem_address_bits: int,
+        vmem_address_bits: int, x_address_bits: int, kv_address_bits: int, **network,
     ):
         self.fetch, self.stations, self.vlen, self.lanes = fetch, stations, vlen, lanes
-        self.network = {
-            "width": width, "height": height, "flit_bits": flit_bits, "buffer_flits": buffer_flits,
-            "multicast": multicast, "address_bits": address_bits,
-        }
-        PacketFormat(**self.network)
+        self.network, packet = network, PacketFormat(**network)
+        link = Link(packet.flit_bits, packet.virtual_channels)
         if not 1 <= vmem_address_bits <= 16 - exact_log2(lanes):
             raise ValueError(
                 f"Vector memory address width must be 1 to {16 - exact_log2(lanes)} bits, not {vmem_address_bits!r}"
@@ -75,7 +71,7 @@ class Tile(wiring.Component):
             "vmem": Out(sram_signature(32 * lanes, 32, vmem_address_bits)),
             "xmem": Out(sram_signature(word, 8, x_address_bits)),
             "kvmem": Out(sram_signature(word, 8, kv_address_bits)),
-            "link_out": Out(Link(flit_bits)), "link_in": In(Link(flit_bits)), "router_fault": In(1),
+            "link_out": Out(link), "link_in": In(link), "router_fault": In(1),
             "activity": Out(3),
         })
 
