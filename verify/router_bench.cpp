@@ -73,7 +73,7 @@ class Bench {
   std::array<Port, PORTS> in, out;
   std::array<std::array<Input, CHANNELS>, PORTS> inputs;
   std::array<std::array<Output, CHANNELS>, PORTS> outputs, before;  // before: at the start of the cycle
-  std::array<uint64_t, PORTS> served;
+  std::array<std::array<uint64_t, PORTS>, PORTS> served;  // when each output served each input; one order if MULTICAST
   Vtop top;
   Random random;
   uint64_t cycle = 0, started = 0;
@@ -130,7 +130,7 @@ void Bench::reset(int at) {
   inputs = {}, outputs = {}, served = {};
   for (int p = 0; p < PORTS; p++) {
     *in[p].valid = 0;
-    served[p] = PORTS - 1 - p;  // at first the last goes first
+    for (auto& order : served) order[p] = PORTS - 1 - p;  // at first the last goes first
     for (int c = 0; c < CHANNELS; c++) inputs[p][c].served = CHANNELS - 1 - c;
   }
   started = cycle;
@@ -258,23 +258,28 @@ void Bench::check() {
   // the input served least recently goes first
   for (int p = 0; p < PORTS; p++) {
     bool yields = false;
-    for (int q = 0; q < PORTS; q++) {
-      if (q == p || chosen[q] < 0 || served[q] > served[p]) continue;
-      yields |= (MULTICAST ? wanted[q] : taken[q]) & wanted[p];
-      if (popped[p] >= 0 && ADAPTIVE == 0 && (wanted[q] & wanted[p])) fail(std::string(NAMES[p]) + ": goes before an input served less recently");
-    }
+    for (int q = 0; q < PORTS; q++)
+      for (int o = 0; o < PORTS; o++) {
+        if (chosen[q] < 0 || served[o][q] >= served[o][p] || !(wanted[p] >> o & 1)) continue;
+        yields |= (MULTICAST ? wanted[q] : taken[q]) >> o & 1;
+        // where packets have a choice, the one that was first may have gone elsewhere
+        if (!ADAPTIVE && wanted[q] & taken[p] & 1 << o)
+          fail(std::string(NAMES[p]) + ": goes before an input served less recently");
+      }
     if (chosen[p] >= 0 && popped[p] < 0 && !yields) fail(name(p, chosen[p]) + ": a flit rests that could go");
   }
   for (int p = 0; p < PORTS; p++)
     if (popped[p] >= 0) inputs[p][popped[p]].served = (cycle + 1) * CHANNELS;
   // inputs served together keep their order
-  std::array<uint64_t, PORTS> next = served;
-  for (int p = 0; p < PORTS; p++)
-    if (popped[p] >= 0) {
-      next[p] = (cycle - started + 1) * PORTS;
-      for (int q = 0; q < PORTS; q++) next[p] += popped[q] >= 0 && served[q] < served[p];
-    }
-  served = next;
+  for (int o = 0; o < PORTS; o++) {
+    const auto order = served[o];
+    const auto takes = [&](int p) { return MULTICAST ? popped[p] >= 0 : bool(taken[p] >> o & 1); };
+    for (int p = 0; p < PORTS; p++)
+      if (takes(p)) {
+        served[o][p] = (cycle - started + 1) * PORTS;
+        for (int q = 0; q < PORTS; q++) served[o][p] += takes(q) && order[q] < order[p];
+      }
+  }
 }
 
 void Bench::run(int at, int cycles, int idle, int rest) {

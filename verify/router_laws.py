@@ -20,8 +20,8 @@ LAWS = {
 delivery : the n-th flit that leaves an input's channel is the n-th that came, and is in the same cycle at the outputs of
     its packet's route as `hwgen.noc` has it and at no others: at one of them, or at all if it is a multicast.
 framing : in a channel of an output only a packet's flits pass from its first to its last, which all take that channel.
-turns : each of the other inputs goes before a flit once, for every time that its own input may send, and each other
-    channel of its own input once. Counted are the cycles in which its outputs have room for it.
+turns : before a flit goes each other channel of its input once, and before each of these each other input once at every
+    output that it may take. Counted are the cycles in which its outputs have room for it.
 credits : no flit without a credit, no credit without a flit, and no fault.
 """
 
@@ -209,7 +209,8 @@ class RouterLaws(wiring.Component):
         begins = Mux(self._several(self.head), every, some)
         follows = Cat(~self.under[lane] | (self.sent[lane].held != self.depth) for lane in self.lanes).all()
         passed_over = self.front & Mux(self.is_head, begins, follows) & ~self.leaves
-        most = self.channels * (len(PORTS) - 1) + self.channels - 1
+        ways = 2 if self.network.routing in ("west-first", "odd-even") else 1
+        most = self.channels * ways * (len(PORTS) - 1) + self.channels - 1
         lost = Signal(range(most + 2))
         m.d.sync += lost.eq(lost + (passed_over & (lost <= most)))
         m.d.sync += Assert(ResetSignal() | (lost <= most), "it is passed over too often")
