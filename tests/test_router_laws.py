@@ -28,7 +28,7 @@ SMALL = Network(4, 4, buffer_flits=2, flit_bits=32, multicast=True)
 
 @pytest.mark.parametrize("network", [*NETWORKS, *(pytest.param(n, marks=pytest.mark.full) for n in MORE)], ids=str)
 def test_router_keeps_its_laws_in_every_cycle(network, tmp_path):
-    bench = RouterBench(network, tmp_path)
+    bench = RouterBench(network, tmp_path, quick=True)
     for cycles, seed in ((100, 1), (1000, 2)):
         answer = bench.run(cycles=cycles, seed=seed)
         assert not answer.error and answer.flits > 50 * cycles

@@ -20,6 +20,7 @@ _TASK = """[options]
 mode {mode}
 depth {depth}
 timeout {timeout}
+aigsmt z3
 [engines]
 {engine}
 [script]

@@ -33,16 +33,17 @@ def router_verilog(network: Network, *, checks: bool = False) -> str:
 class RouterBench:
     """The bench around `verilog` (default: the network's router with its assertions), compiled in `folder`.
 
-    `mutants`: the module has an input `mutant` that selects one.
+    `mutants`: the module has an input `mutant` that selects one; `quick`: compile faster, run slower.
     """
 
-    def __init__(self, network: Network, folder: Path, verilog: str | None = None, mutants: bool = False):
+    def __init__(self, network: Network, folder: Path, verilog: str | None = None, mutants: bool = False,
+                 quick: bool = False):
         (folder / "router.v").write_text(verilog or router_verilog(network, checks=True))
         (folder / "router_bench.cpp").write_text(_SOURCE.read_text())
         (folder / "parameters.h").write_text(_parameters(network, mutants))
         # a bus of which a mutant changes one bit looks as if it depended on itself
         control = "`verilator_config\n" + ("lint_off -rule UNOPTFLAT\n" if mutants else "")
-        self._program = compile_program(folder, "router", ["router.v", "router_bench.cpp"], control)
+        self._program = compile_program(folder, "router", ["router.v", "router_bench.cpp"], control, quick=quick)
 
     def run(self, timeout: float = 120, **arguments: int) -> Answer:
         """One run with arguments of router_bench.cpp. A run that does not end in time breaks a law, too."""
