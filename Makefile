@@ -6,7 +6,7 @@ RUN := build/demo
 DEMO_PROMPT ?= Once upon a time
 DEMO_TOKENS ?= 48
 
-.PHONY: demo test test-full lint bench clean system
+.PHONY: demo test test-full lint bench formal mutation clean system
 
 demo: $(VENV)/.sim
 	$(BIN)/hwgen generate examples/model examples/designs/2x2.yaml -o $(RUN) --force
@@ -28,6 +28,13 @@ lint: $(VENV)/.test
 bench: $(VENV)/.test
 	$(BIN)/python -m bench
 
+# Laws of the network's hardware: proofs, then which mutants of the router its bench catches.
+formal: $(VENV)/.formal
+	$(BIN)/python -m verify
+
+mutation: $(VENV)/.sim
+	$(BIN)/python -m verify.mutants
+
 # What pip cannot bring: Icarus, a C++ compiler, perl. Asked for only where missing.
 system:
 	@sh tools/system-packages.sh
@@ -39,10 +46,14 @@ $(VENV)/.sim: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[sim]"
 	touch $@
 
+$(VENV)/.formal: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[formal]"
+	touch $@
+
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
-	touch $@ $(VENV)/.sim
+	touch $@ $(VENV)/.sim $(VENV)/.formal
 
 clean:
 	rm -rf build sim_build

@@ -38,6 +38,7 @@ setparam -set INIT 1'x @written
 select -clear
 opt_clean -purge
 """
+_NO_CHECKS = "\nchformal -remove"
 _RUNNER = """
 import sys
 from pyosys import libyosys
@@ -46,6 +47,8 @@ for line in sys.stdin.read().splitlines():
     libyosys.run_pass(line, design)
 """
 # an escaped identifier that is legal without its escape, but for keywords
+_ASSERT = re.compile(r'\$write\("(.*?)"\);\n +assert \(\S+\);')
+"""What Yosys writes for a check, after `if (!condition)`."""
 _NEEDLESS_ESCAPE = re.compile(r"\\([A-Za-z_]\w*\$[\w$]*) ")
 
 
@@ -109,13 +112,15 @@ class _Elaborated(Elaboratable):
         return self._fragment
 
 
-def module_files(components):
+def module_files(components, *, checks=False):
     """Verilog of all `components` (module name -> Component) and of the parts they place: {"NAME.v": text}.
 
-    Same components, same bytes; the order and number of components do not matter. Modules are converted in parallel.
+    With `checks` their assertions become statements that print a message and `$stop` a simulation; without, nothing is
+    left of them. Same components, same bytes; the order and number of components do not matter. Modules are converted
+    in parallel.
     """
-    global _modules
-    _modules = Library(components).modules
+    global _modules, _passes
+    _modules, _passes = Library(components).modules, _PASSES if checks else _NO_CHECKS + _PASSES
     try:
         # forked, as components cannot be sent; the parts placed last are the largest
         with multiprocessing.get_context("fork").Pool(min(len(_modules), os.cpu_count()), _start_worker) as pool:
@@ -125,8 +130,8 @@ def module_files(components):
     return {f"{name}.v": texts[name] for name in sorted(texts)}
 
 
-_modules = {}
-"""What forked workers convert."""
+_modules, _passes = {}, ""
+"""What forked workers convert, and how."""
 
 
 def _start_worker():
@@ -144,7 +149,7 @@ def _verilog(name, module):
     """Verilog text of one RTLIL text."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder, "in.il").write_text(module)
-        script = f"read_rtlil in.il\n{_PASSES.strip()}\nwrite_verilog -noattr out.v"
+        script = f"read_rtlil in.il\n{_passes.strip()}\nwrite_verilog -noattr out.v"
         # a process of its own: Yosys numbers its objects from a counter that only a new process sets back
         run = subprocess.run([sys.executable, "-c", _RUNNER], input=script, cwd=folder, capture_output=True, text=True)
         if run.returncode:
@@ -156,4 +161,5 @@ def _plain(text):
     """Yosys's Verilog without its version line, needless escapes and vendor comments."""
     text = re.sub(r"\A/\*.*?\*/\n\n?", HEADER, text, flags=re.S)
     text = text.replace(" // synopsys parallel_case", "")
+    text = _ASSERT.sub(r'begin $display("\1"); $stop; end', text)
     return _NEEDLESS_ESCAPE.sub(r"\1 ", text)

@@ -1,6 +1,6 @@
 """Input buffer of a link."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Assert, Cat, Module, Mux, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -49,6 +49,7 @@ class FlitBuffer(wiring.Component):
             self.overflow.eq(self.w_valid & used[-1]),
             used.eq(Mux(self.w_valid, Mux(self.pop, used, after), Mux(self.pop, behind, used))),
         ]
+        m.d.sync += Assert(ResetSignal() | ~self.pop | self.r_valid, "pop of an empty buffer")
         return m
 
 

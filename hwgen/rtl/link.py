@@ -1,6 +1,6 @@
 """Link between two routers, or a router and what hangs on it, and the credit count its sender keeps."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Assert, Cat, Module, Mux, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -55,4 +55,5 @@ class CreditCounter(wiring.Component):
         now = Mux(spent, ones >> 1, ones)
         m.d.sync += [spent.eq(self.send), ones.eq(Mux(self.credit, Cat(1, now), now))]
         m.d.comb += [Cat(self.more_than, self.fault).eq(now), self.some.eq(self.more_than[0])]
+        m.d.sync += Assert(ResetSignal() | ~self.send | self.some, "a flit is sent without a credit")
         return m

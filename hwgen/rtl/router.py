@@ -1,8 +1,8 @@
 """Router of a mesh: 1, 2 or 4 virtual channels, five routings, wormhole unicast, cut-through multicast."""
 
-from itertools import chain
+from itertools import chain, combinations
 
-from amaranth.hdl import Cat, Module, Signal
+from amaranth.hdl import Assert, Cat, Module, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -167,6 +167,8 @@ class Router(wiring.Component):
         for o, output in outputs.items():
             sources, sink = [i for i in inputs if (i, o) in win], getattr(self, f"{o}_out")
             flit = one_hot_mux([win[i, o] for i in sources], [flits[i] for i in sources])
+            clash = Cat(win[i, o] & win[j, o] for i, j in combinations(sources, 2)).any()
+            m.d.sync += Assert(ResetSignal() | ~clash, f"two flits at once leave by {o}")
             m.d.comb += [
                 sink.valid.eq(Cat(win[i, o] for i in sources).any()), sink.data.eq(flit[:-1]), sink.last.eq(flit[-1]),
                 output.last.eq(sink.last),
