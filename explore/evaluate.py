@@ -7,7 +7,6 @@ every ordinal and continuous knob (rounding passes them on).
 from dataclasses import dataclass
 from functools import cache
 
-import torch
 from torch import Tensor
 
 from explore.area import area_mm2

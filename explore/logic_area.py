@@ -1,7 +1,8 @@
 """Logic of a tile, a router and the host port in gate equivalents, as Yosys maps what the generator emits.
 
 A gate equivalent (GE) is the smallest NAND2 of the library. The coefficients are least-squares fits to
-`hwgen synth` with IHP SG13G2; `python -m bench.calibration area` fits them anew and prints their error on other designs.
+`hwgen synth` with IHP SG13G2; `python -m bench.calibration area` fits them anew and prints their error on other
+designs.
 """
 
 from dataclasses import dataclass

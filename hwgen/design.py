@@ -119,8 +119,8 @@ CHIP_RULES = {
     "clock_mhz": _number(*CLOCK_MHZ),
 }
 TILE_RULES = {
-    "name": (lambda v: isinstance(v, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,31}", v) is not None,
-             "a lower-case word of letters, digits and underscores"),
+    "name": Rule(lambda v: isinstance(v, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,31}", v) is not None,
+                 "a lower-case word of letters, digits and underscores"),
     "fetch": _one_of(1, 2, 4),
     "stations": _integer(1, 8),
     "vlen": _one_of(8, 16, 32, 64, 128, 256),
