@@ -23,17 +23,18 @@ class Overheads:
     """Cycles that the hardware adds to its throughputs, measured in RTL simulation by `python -m bench.calibration`.
 
     `phase`: per phase, filling and draining of units, network and queues. `hop`: per router and phase. `vector`: per
-    vector instruction on the critical path. `head`: per attention head of a tile. `message`: per message of q, k, v.
+    vector instruction on the critical path, `issue`: per one that follows another at once. `head`: per attention head of a tile. `message`: per message of q, k, v.
     `token`: per token, from the last answer to the first instruction. `gather`: factor on the cycles of a gather,
     what forks lose that wait for all their outputs.
     """
 
-    phase: float = 40.0
+    phase: float = 15.0
     hop: float = 2.0
-    vector: float = 12.0
-    head: float = 40.0
+    vector: float = 11.0
+    issue: float = 3.0
+    head: float = 12.0
     message: float = 4.0
-    token: float = 60.0
+    token: float = 20.0
     gather: float = 1.1
 
 
@@ -91,7 +92,7 @@ def cycles(knobs: Knobs, load: TileLoad, form: Packets, scenario: Scenario, posi
     up_words = row_words(c.hidden, knobs.vlen, c.mlp_bias)
     norm = 3 * vector(c.hidden)
     qkv = norm * (load.qkv.mean > 0) + load.qkv.most * qkv_words
-    attention, busy = _attention(c, knobs, load, form, position + 1, vector, o)
+    attention, busy = _attention(c, knobs, load, form, position + 1, o)
     project = (vector(c.heads * c.head_dim) + load.hidden.most * out_words + vector(load.hidden.most, 2))
     chunk = torch.where(load.ffn.most <= 64, 16.0, 32.0).minimum(load.ffn.most.clamp(min=1))
     feed = norm + torch.maximum(2 * load.ffn.most * up_words, words(load.ffn.most, knobs.lanes) * 3)
@@ -131,14 +132,23 @@ def _rest(gather, compute, slowest):
     return torch.maximum(gather - 0.75 * slowest(compute), 0.25 * gather)
 
 
-def _attention(c, knobs, load, form, seen, vector, o):
-    """(cycles of a layer's attention on the busiest tile, vector cycles) [B, K]; heads overlap pairwise."""
+def _attention(c, knobs, load, form, seen, o):
+    """(cycles of a layer's attention on the busiest tile, vector cycles) [B, K].
+
+    Of a head, scores and weighted values (matrix unit) enclose the softmax (vector unit), and two heads are under way:
+    the longer unit sets the pace, and the last softmax shows as far as no other product hides it. Rotations and new
+    cache entries go before the first head; all but the first are hidden behind its scores.
+    """
     blocks = len(value_blocks(c.head_dim))
-    matrix = seen * words(c.head_dim, knobs.vlen) + c.head_dim * words(seen, knobs.vlen)
-    softmax = words(seen, knobs.lanes) * (1 + 2 * blocks) + words(c.head_dim, knobs.lanes)
-    first = load.units * (vector(c.head_dim, 2) + c.head_dim) + load.heads * vector(c.head_dim, 2)
-    longer, shorter = torch.maximum(matrix, softmax), torch.minimum(matrix, softmax)
-    spent = first + load.heads * (longer + o.head) + shorter * (load.heads > 0)
+    scores, values = seen * words(c.head_dim, knobs.vlen), c.head_dim * words(seen, knobs.vlen)
+    row = words(seen, knobs.lanes)
+    softmax = row * (1 + 2 * blocks) + words(c.head_dim, knobs.lanes)
+    turned = 2 * words(c.head_dim, knobs.lanes) + o.issue
+    first = load.units * (turned + c.head_dim + blocks * o.issue) + load.heads * turned
+    work = (softmax + o.head) * load.heads
+    shown = torch.where(load.heads > 1, (softmax + o.head - values).clamp(min=0), softmax + o.head)
+    by_matrix = load.heads * (scores + values) + shown
+    spent = 2 * turned + torch.maximum(by_matrix, first - 2 * turned + scores + work + values) * (load.heads > 0)
     lane = receive_cycles(form.per_flit, knobs.lanes)
     arrivals = (load.heads + 2 * load.units) * (words(c.head_dim, form.per_flit) * lane)
     arrivals = arrivals + _messages(c, load) * (o.message + form.header)

@@ -51,9 +51,15 @@ def packets(knobs: Knobs, reach: Tensor) -> Packets:
     return Packets(per_flit, header, several)
 
 
-def receive_cycles(per_flit: Tensor, lanes: Tensor) -> Tensor:
-    """Cycles that the network interface takes for a payload flit: rows of vector memory that it touches, on average."""
-    return (per_flit + lanes - 1) / lanes
+def receive_cycles(per_flit: Tensor, lanes: Tensor, rows: Tensor | None = None) -> Tensor:
+    """Cycles that the network interface takes for a payload flit: rows of vector memory that it touches, on average.
+
+    `rows`: words of the messages, one after the other from a row start; None where they start anywhere.
+    """
+    step = torch.ones_like(per_flit)
+    for power in (2, 4, 8, 16) if rows is not None else ():
+        step = torch.where(rows.detach() % power == 0, float(power), step)
+    return (per_flit + lanes - torch.minimum(step, torch.minimum(per_flit, lanes))) / lanes
 
 
 def gather_cycles(knobs: Knobs, form: Packets, rows: Tensor, chunk: float | None = None) -> tuple[Tensor, Tensor]:
@@ -70,7 +76,7 @@ def gather_cycles(knobs: Knobs, form: Packets, rows: Tensor, chunk: float | None
     sent = whole * full + form.flits(rest, True)
     payload = whole * words(chunk or 0, form.per_flit) + words(rest, form.per_flit)
     flits, carried = (sent * knobs.nodes).sum(1), (payload * knobs.nodes).sum(1)
-    slowest = (receive_cycles(form.per_flit, knobs.lanes) * (knobs.nodes > 0)).amax(1).clamp(min=1)
+    slowest = (receive_cycles(form.per_flit, knobs.lanes, rows) * (knobs.nodes > 0)).amax(1).clamp(min=1)
     taken = flits + carried * (slowest - 1)
     repeats = torch.where(knobs.multicast[:, 0] > 0, torch.ones_like(flits), knobs.tiles[:, 0])
     most = (sent * (knobs.nodes > 0)).amax(1) * repeats
