@@ -43,7 +43,7 @@ class Cycles:
     """Cycles of a token at one position [B], by what they are spent on; `total` is their sum.
 
     By class [B, K], mean of its tiles: `rom_words`, `kv_words` read by the matrix unit, and `vector_busy` cycles.
-    `flits` [B]: through every local output. `link_flits` [B]: flits times links, of the whole chip.
+    `sent` [B, K]: flits that a tile sends to all others. `unicast` [B]: flits of q, k and v messages. `link_flits` [B]: flits times links, of the whole chip.
     """
 
     embedding: Tensor
@@ -55,7 +55,8 @@ class Cycles:
     rom_words: Tensor
     kv_words: Tensor
     vector_busy: Tensor
-    flits: Tensor
+    sent: Tensor
+    unicast: Tensor
     link_flits: Tensor
 
     @property
@@ -96,21 +97,22 @@ def cycles(knobs: Knobs, load: TileLoad, form: Packets, scenario: Scenario, posi
     project = (vector(c.heads * c.head_dim) + load.hidden.most * out_words + vector(load.hidden.most, 2))
     chunk = torch.where(load.ffn.most <= 64, 16.0, 32.0).minimum(load.ffn.most.clamp(min=1))
     feed = norm + torch.maximum(2 * load.ffn.most * up_words, words(load.ffn.most, knobs.lanes) * 3)
-    feed = (feed + 2 * vector(chunk, 2)) * (load.ffn.mean > 0)
+    last = load.ffn.most - torch.ceil(load.ffn.most.detach() / chunk - 1) * chunk
+    feed = (feed + vector(last) + vector(last, 2)) * (load.ffn.mean > 0)
     down = vector(c.ffn) + load.hidden.most * ffn_words + vector(load.hidden.most, 2)
     down, project = (t * (load.hidden.mean > 0) for t in (down, project))
-    x_gather, x_flits = gather_cycles(knobs, form, load.hidden.most)
-    h_gather, h_flits = gather_cycles(knobs, form, load.ffn.most, 32.0)
+    x_gather, x_sent = gather_cycles(knobs, form, load.hidden.most)
+    h_gather, h_sent = gather_cycles(knobs, form, load.ffn.most, 32.0)
     a_rows = load.heads * c.head_dim * share
-    a_gather, a_flits = gather_cycles(knobs, form, a_rows, float(c.head_dim))
+    a_gather, a_sent = gather_cycles(knobs, form, a_rows, float(c.head_dim))
     gathers = c.layers * (o.gather * (2 * x_gather + a_gather + _rest(h_gather, feed, slowest)) + 5 * settle)
     head, head_busy = _head(c, knobs, load, width, vector, norm, slowest, output)
     head = head + o.token + 2 * settle
     layer = load.qkv.mean * qkv_words + load.hidden.mean * (out_words + ffn_words) + 2 * load.ffn.mean * up_words
     kv = load.heads * share * ((position + 1) * words(c.head_dim, knobs.vlen)
                                + c.head_dim * words(position + 1, knobs.vlen))
-    unicast = _qkv_flits(c, load, form, nodes) * hops / 3
-    flits = c.layers * (2 * x_flits + h_flits + a_flits) + x_flits
+    unicast = c.layers * _qkv_flits(c, load, form, nodes) * (1 - 1 / knobs.tiles[:, 0])
+    sent = c.layers * (2 * x_sent + h_sent + a_sent) + x_sent
     prep = (3 * (words(c.hidden, knobs.lanes) * 2) + words(c.heads * c.head_dim, knobs.lanes)
             + words(c.ffn, knobs.lanes)) * c.layers
     return Cycles(
@@ -118,8 +120,14 @@ def cycles(knobs: Knobs, load: TileLoad, form: Packets, scenario: Scenario, posi
         projections=c.layers * (slowest(qkv) + slowest(project)), attention=c.layers * slowest(attention),
         feed_forward=c.layers * (slowest(feed) + slowest(down)), head=head, gathers=gathers,
         rom_words=c.layers * layer + load.vocabulary.mean * width * output, kv_words=c.layers * kv,
-        vector_busy=prep + busy * share * c.layers + head_busy, flits=flits,
-        link_flits=flits * knobs.tiles[:, 0] + c.layers * unicast)
+        vector_busy=prep + busy * share * c.layers + head_busy, sent=sent, unicast=unicast,
+        link_flits=(sent * nodes).sum(1) * _links(knobs) + unicast * (hops / 3 + 1))
+
+
+def _links(knobs):
+    """Links and local outputs that one message to all tiles crosses."""
+    hops = (knobs.width + knobs.height)[:, 0] / 3
+    return knobs.tiles[:, 0] * torch.where(knobs.multicast[:, 0] > 0, torch.ones_like(hops), hops.clamp(min=1))
 
 
 def _share(c, load):

@@ -86,7 +86,6 @@ def tile_load(knobs: Knobs, scenario: Scenario) -> TileLoad:
     able = (knobs.nodes * (weight["attention"] > 0)).sum(1, keepdim=True)
     parts = torch.floor(able.detach() / c.kv_heads).clamp(1, group)
     count = c.kv_heads * parts  # units of a layer
-    most_heads = ceil(group / parts)
     even = able > count
     fraction = weight["attention"] / (weight["attention"] * knobs.nodes).sum(1, keepdim=True).clamp(min=1e-12)
     holds = (weight["attention"] > 0).double()
@@ -96,7 +95,7 @@ def tile_load(knobs: Knobs, scenario: Scenario) -> TileLoad:
         "qkv": _rows((c.heads + 2 * c.kv_heads) * c.head_dim, weight["attention"], knobs.nodes),
         "hidden": _rows(c.hidden, weight["ffn"], knobs.nodes), "ffn": _rows(c.ffn, weight["ffn"], knobs.nodes),
         "vocabulary": _rows(c.vocab, weight["vocabulary"], knobs.nodes)}
-    heads = units * most_heads
+    heads = ceil(units * group / parts)
     placed = torch.stack([(w * knobs.nodes).sum(1) > 0 for w in weight.values()], 1).all(1)
     vmem, reach = _vector_memory(c, scenario.context, knobs, rows, units, heads, caches)
     instructions = _instructions(c, knobs, rows, units, heads, caches, parts)
