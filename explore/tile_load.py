@@ -154,7 +154,6 @@ def _vector_memory(c, context, knobs, rows, units, heads, caches):
     own = reach + heads.clamp(max=2) * (ctx + _up(d)) + heads * _up(d) + caches * blocks * ctx
     pieces = (knobs.nodes * (rows["hidden"].mean > 0) * _aligned(rows["hidden"].most)).sum(1, keepdim=True)
     speaks = (rows["vocabulary"].mean > 0).double()
-    own = own + max(_up(c.hidden * c.tied), _up(d))  # the tile that holds a table makes its class that much deeper
     own = own + ROW + speaks * (pieces + ROW + (_up(c.hidden) if c.tied else 0))
     away = (knobs.tiles > 1).double() * (rows["qkv"].mean > 0)
     own = own + away * _aligned(rows["qkv"].most) + _aligned(rows["hidden"].most) + 4 * _aligned(rows["ffn"].most)

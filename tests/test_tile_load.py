@@ -33,7 +33,8 @@ def _small_smollm2():
 def test_memories_and_programs_of_alike_tiles(mesh, tile, multicast):
     design = Design(*mesh, multicast=multicast, classes=(TileClass("t", **tile),))
     tiles, _, load = _compiled(_small_smollm2(), 256, design)
-    for name, within in (("vmem", 0.06), ("xmem", 0.0), ("kvmem", 0.0), ("rom_most", 0.01)):
+    # the two tiles that hold a table stage its row too, which the closed form leaves out
+    for name, within in (("vmem", 0.08), ("xmem", 0.0), ("kvmem", 0.0), ("rom_most", 0.01)):
         memory = name.removesuffix("_most")
         real = max(sum(s.region.size for s in t.slices if s.source not in TABLES) if memory == "rom"
                    else getattr(t.memory, memory).used for t in tiles)
