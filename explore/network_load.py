@@ -91,7 +91,7 @@ def _fork_loss(knobs: Knobs, form: Packets, payload: Tensor) -> Tensor:
     """
     longest = (payload * (knobs.nodes > 0)).amax(1)
     filled = (longest.minimum(form.several[:, 0].clamp(min=1)) + form.header[:, 0]) / knobs.buffer_flits[:, 0]
-    crowd = 1 - 1 / knobs.tiles[:, 0]
+    crowd = (1 - (4 / knobs.tiles[:, 0]) ** 2).clamp(min=0)  # chips of 2x2 show no loss in RTL simulation
     loss = (FORK_LEAST + FORK_FULL * filled.clamp(max=1) ** 6) * crowd
     return torch.where(knobs.multicast[:, 0] > 0, 1 + loss, torch.ones_like(loss))
 
