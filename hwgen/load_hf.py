@@ -39,7 +39,11 @@ def read_config(folder: Path) -> ModelConfig:
     file = folder / "config.json"
     if not file.is_file():
         raise HwgenError(f"Model folder {str(folder)!r} must hold a config.json (or give a GGUF file)")
-    raw = _json_object(file)
+    return parse_config(_json_object(file), str(folder))
+
+
+def parse_config(raw: dict, name: str) -> ModelConfig:
+    """The sizes and options in the contents of a config.json; `name` is used in the `HwgenError`."""
     wrong = _wrong_types(raw)
     problems = wrong or _unsupported(raw)
     lacking = [name for name in REQUIRED if raw.get(name) is None]
@@ -52,7 +56,7 @@ def read_config(folder: Path) -> ModelConfig:
         config, more = _config(raw)
         problems += more
     if problems:
-        raise HwgenError(f"Model {str(folder)!r} is not supported: {'; '.join(problems)}")
+        raise HwgenError(f"Model {name!r} is not supported: {'; '.join(problems)}")
     return config
 
 

@@ -84,3 +84,16 @@ def test_refuses(text, message):
 def test_missing_file(tmp_path):
     with pytest.raises(HwgenError, match="must be a readable design file"):
         read_design(tmp_path / "none.yaml")
+
+
+@pytest.mark.parametrize(("knob", "chip"), [
+    ("flit_bits", "flit_bits: 64.0\n"), ("virtual_channels", "virtual_channels: 1.0\n")])
+def test_a_whole_number_of_the_chip_is_no_fraction(knob, chip):
+    with pytest.raises(HwgenError, match=f"{knob} must be .*, not [0-9]+[.]0"):
+        parse_design(MESH + chip + TILE)
+
+
+@pytest.mark.parametrize("knob", ["fetch", "vlen", "lanes"])
+def test_a_whole_number_of_a_tile_is_no_fraction(knob):
+    with pytest.raises(HwgenError, match=f"{knob} must be .*, not 8[.]0"):
+        parse_design(f"{MESH}{TILE}    {knob}: 8.0\n")

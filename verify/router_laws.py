@@ -17,8 +17,8 @@ LAWS = {
     "credits": "credits and buffers never over- or underflow",
 }
 """
-delivery : the n-th flit that leaves an input's channel is the n-th that came, and is in the same cycle at the outputs of
-    its packet's route as `hwgen.noc` has it and at no others: at one of them, or at all if it is a multicast.
+delivery : the n-th flit that leaves an input's channel is the n-th that came, and is in the same cycle at the outputs
+    of its packet's route as `hwgen.noc` has it and at no others: at one of them, or at all if it is a multicast.
 framing : in a channel of an output only a packet's flits pass from its first to its last, which all take that channel.
 turns : before a flit goes each other channel of its input once, and before each of these each other input once at every
     output that it may take. Counted are the cycles in which its outputs have room for it.

@@ -1,0 +1,122 @@
+"""Flits and cycles of the messages between tiles, in closed form per kind of message.
+
+A gather ends when every tile has taken in the words of all others: with the multicast tree every local output carries
+all flits once, which no link of the mesh exceeds (`tile_map.py` adds up real routes). Without multicast every sender
+repeats its message for each tile.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from explore.space import Knobs
+from explore.straight import ceil, words
+from hwgen.rtl.packet import COUNTER_BITS, MAX_UNICAST_FLITS
+
+WORD_BITS = 32
+FORK_LEAST, FORK_FULL = 0.02, 0.36
+"""Loss of a gather at empty buffers, and what is added where packets fill them: `noc-bench`, see `_fork_loss`."""
+
+
+@dataclass(frozen=True)
+class Packets:
+    """Packet format of every design of a batch [B, 1], as `hwgen.rtl.packet.PacketFormat` has it.
+
+    `several`: payload flits of the longest packet of a gather, below 1 where a buffer is too short for any.
+    """
+
+    per_flit: Tensor
+    header: Tensor
+    several: Tensor
+
+    def flits(self, count: Tensor, gathered: bool) -> Tensor:
+        """Flits of a message of `count` words, headers included; 0 words are no message."""
+        payload = words(count, self.per_flit)
+        limit = self.several.clamp(min=1) if gathered else torch.full_like(self.per_flit, MAX_UNICAST_FLITS)
+        return payload + self.header * words(payload, limit)
+
+
+def _bits(largest: Tensor) -> Tensor:
+    """Width of a field that holds 0..largest."""
+    return torch.ceil(torch.log2(largest.detach() + 1))
+
+
+def packets(knobs: Knobs, reach: Tensor) -> Packets:
+    """The format for message buffers that end at word `reach` [B, K]."""
+    per_flit = knobs.flit_bits / WORD_BITS
+    address = _bits(reach.amax(1, keepdim=True) - 1).clamp(3, 16)
+    bits = 2 * _bits(knobs.width - 1) + 2 * _bits(knobs.height - 1) + 1 + _bits(knobs.buffer_flits - 1)
+    header = ceil((bits + COUNTER_BITS + _bits(per_flit - 1) + address) / knobs.flit_bits)
+    joined = (knobs.multicast > 0) & (knobs.tiles > 1)
+    several = torch.where(joined, knobs.buffer_flits - header, torch.full_like(header, MAX_UNICAST_FLITS))
+    return Packets(per_flit, header, several)
+
+
+def receive_cycles(per_flit: Tensor, lanes: Tensor, rows: Tensor | None = None) -> Tensor:
+    """Cycles that the network interface takes for a payload flit: rows of vector memory that it touches, on average.
+
+    `rows`: words of the messages, one after the other from a row start; None where they start anywhere.
+    """
+    step = torch.ones_like(per_flit)
+    for power in (2, 4, 8, 16) if rows is not None else ():
+        step = torch.where(rows.detach() % power == 0, float(power), step)
+    return (per_flit + lanes - torch.minimum(step, torch.minimum(per_flit, lanes))) / lanes
+
+
+def gather_cycles(knobs: Knobs, form: Packets, rows: Tensor, chunk: float | None = None) -> tuple[Tensor, Tensor]:
+    """(cycles [B], flits that a tile sends [B, K]) of a gather to which tiles send `rows` words each [B, K].
+
+    `chunk`: words of the messages in which a tile sends them; one message where it is None.
+    """
+    whole = torch.zeros_like(rows) if chunk is None else torch.floor(rows.detach() / chunk)
+    full = rows if chunk is None else torch.full_like(rows, chunk)
+    rest = rows - whole * full if chunk is not None else rows
+    sent = whole * form.flits(full, True) + form.flits(rest, True)
+    payload = whole * words(full, form.per_flit) + words(rest, form.per_flit)
+    flits, carried = (sent * knobs.nodes).sum(1), (payload * knobs.nodes).sum(1)
+    slowest = (receive_cycles(form.per_flit, knobs.lanes, rows) * (knobs.nodes > 0)).amax(1).clamp(min=1)
+    taken = (flits + carried * (slowest - 1)) * _fork_loss(knobs, form, payload)
+    repeats = torch.where(knobs.multicast[:, 0] > 0, torch.ones_like(flits), knobs.tiles[:, 0])
+    most = (sent * (knobs.nodes > 0)).amax(1) * repeats
+    return torch.maximum(taken, most), sent
+
+
+def _fork_loss(knobs: Knobs, form: Packets, payload: Tensor) -> Tensor:
+    """Factor [B] on a gather by multicast: a fork waits until every output has room for the whole packet.
+
+    Measured on emitted routers with the bench of `hwgen noc-bench` (all-gather, messages of 12 flits, 3x3 to 16x8,
+    buffers of 3, 4 and 8 flits; cycles over flits through a local output, one's own included): 1.03 to 1.05 where
+    packets fill half of a buffer, 1.07 to 1.10 at three quarters, 1.35 to 1.43 where they fill it; 2x2 1.02 to 1.25.
+    """
+    longest = (payload * (knobs.nodes > 0)).amax(1)
+    filled = (longest.minimum(form.several[:, 0].clamp(min=1)) + form.header[:, 0]) / knobs.buffer_flits[:, 0]
+    crowd = (1 - (4 / knobs.tiles[:, 0]) ** 2).clamp(min=0)  # chips of 2x2 show no loss in RTL simulation
+    loss = (FORK_LEAST + FORK_FULL * filled.clamp(max=1) ** 6) * crowd
+    return torch.where(knobs.multicast[:, 0] > 0, 1 + loss, torch.ones_like(loss))
+
+
+def busiest_links(knobs: Knobs, sent: Tensor, unicast: Tensor) -> dict[str, Tensor]:
+    """Flits on the busiest link of each class [B] where every tile sends `sent` flits [B, K] to all tiles.
+
+    `unicast`: flits [B] from anywhere to anywhere, of which a quarter crosses the middle of a row or column one way.
+
+    Along the XY tree a row's link carries what its row sends from one side, a column's link what all rows on one side
+    send, a local output everything. Rows are taken to be alike, but where classes fill rows whole: there the heaviest
+    tiles share one. Without multicast a copy for every tile goes the same ways.
+    """
+    total = (sent * knobs.nodes).sum(1)
+    width, height = knobs.width[:, 0], knobs.height[:, 0]
+    order = sent.argsort(1, descending=True)
+    heavy, count = sent.gather(1, order), knobs.nodes.gather(1, order)
+    before = count.cumsum(1) - count
+    places = (knobs.width - 1 - before).clamp(min=0).minimum(count)
+    alike = total / height * (1 - 1 / width)
+    row = torch.where((knobs.arrangement[:, 0] == 0) & ((knobs.nodes > 0).sum(1) > 1), (heavy * places).sum(1), alike)
+    column = total * (1 - 1 / height)
+    # one copy a tile: a link of a row carries those for the columns beyond it, half of them at the middle
+    copies = knobs.multicast[:, 0] <= 0
+    row = torch.where(copies, row * height * width / 4 * width / (width - 1).clamp(min=1), row)
+    column = torch.where(copies, total * height / 4, column)
+    return {"row": (row + unicast / (4 * height)) * (width > 1),
+            "column": (column + unicast / (4 * width)) * (height > 1), "local": total + unicast / (width * height)}

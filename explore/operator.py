@@ -1,0 +1,41 @@
+"""One matrix product of a model: what is multiplied, how often, and what must come before."""
+
+from dataclasses import dataclass
+
+PARTS = ("attention", "ffn", "vocabulary", "vision")
+"""The operator classes whose work a tile class takes a share of, and the image part, which is counted only."""
+
+
+@dataclass(frozen=True)
+class Operator:
+    """A weight matrix of `rows` x `columns`, or a product with cached keys or values where `weights` is 0.
+
+    `count`: uses per token (per image in the vision part). `copies`: distinct matrices. `after`: names of the
+    operators whose results it needs. `gather`: one row is read, nothing is multiplied.
+    """
+
+    name: str
+    part: str
+    rows: int
+    columns: int
+    count: int
+    after: tuple[str, ...] = ()
+    copies: int = 1
+    cached: bool = False
+    gather: bool = False
+    bias: bool = False
+
+    @property
+    def weights(self) -> int:
+        """Weight elements in all copies, without biases."""
+        return 0 if self.cached else self.copies * self.rows * self.columns
+
+    @property
+    def macs(self) -> int:
+        """Multiply-accumulates of all uses."""
+        return 0 if self.gather else self.count * self.rows * self.columns
+
+    @property
+    def blocks(self) -> int:
+        """32-element MX blocks in all copies; a bias takes one more a row."""
+        return 0 if self.cached else self.copies * self.rows * (-(-self.columns // 32) + self.bias)
