@@ -85,11 +85,11 @@ def write_noc_bench(output: Path, result: dict, force: bool = False) -> None:
 class MeshBench:
     """The emitted mesh of a design's routers with sources and sinks, compiled by Verilator in `folder`."""
 
-    def __init__(self, design: Design, folder: Path, quick: bool = False):
+    def __init__(self, design: Design, folder: Path, quick: bool = False, link_registers: int = 0):
         self.design = design
         parameters = _parameters(design)
         verilate = _verilate()
-        verilog = mesh_files(design)
+        verilog = mesh_files(design, link_registers)
         loader = environment().loader
         source, _, _ = loader.get_source(environment(), "mesh_bench.cpp")
         write_files(folder, verilog | {"mesh_bench.cpp": source, "parameters.h": parameters})

@@ -4,10 +4,12 @@ import random
 from collections import deque
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import product
 
 from amaranth.hdl import Cat, Elaboratable, Module, Signal
 from amaranth.sim import Simulator
 
+from hwgen.noc.turns import sides_of
 from hwgen.rtl.router import Router
 
 HOST = "host"
@@ -15,15 +17,21 @@ OPPOSITE = {"north": ("south", 0, -1), "south": ("north", 0, 1), "east": ("west"
 
 
 class Mesh(Elaboratable):
-    """Routers joined to a mesh. `drive` and `watch` hold the outer links of all `ends` side by side."""
+    """Routers joined to a mesh. `drive` and `watch` hold the outer links of all `ends` side by side.
 
-    def __init__(self, *, width, height, **parameters):
+    With `fitted` each is the router made for its place, otherwise all are the one for any place.
+    """
+
+    def __init__(self, *, width, height, fitted=False, port_flits=(), **parameters):
         self.width, self.height, self.flit_bits = width, height, parameters["flit_bits"]
-        self.routers = {
-            (x, y): Router(width=width, height=height, **parameters) for y in range(height) for x in range(width)
-        }
+        self.channels = parameters.get("virtual_channels", 1)
+        self.routers = {}
+        for x, y in product(range(width), range(height)):
+            place = {"sides": sides_of(width, height, x, y), "host": (x, y) == (0, 0)} if fitted else {}
+            self.routers[x, y] = Router(width=width, height=height, port_flits=dict(port_flits), **place, **parameters)
         self.ends = [*self.routers, HOST]
-        self.span = self.flit_bits + 3
+        self.vc_bits = (self.channels - 1).bit_length()
+        self.span = self.flit_bits + 2 + self.channels + self.vc_bits
         self.drive = Signal(self.span * len(self.ends))
         self.watch = Signal(self.span * len(self.ends))
         self.fault = Signal()
@@ -37,24 +45,30 @@ class Mesh(Elaboratable):
                 neighbour = self.routers.get((x + dx, y + dy))
                 if neighbour is not None:
                     out, into = getattr(router, f"{port}_out"), getattr(neighbour, f"{far}_in")
-                    m.d.comb += [into.valid.eq(out.valid), into.data.eq(out.data), into.last.eq(out.last),
-                                 out.credit.eq(into.credit)]
+                    m.d.comb += [Cat(_forward(into)).eq(Cat(_forward(out))), out.credit.eq(into.credit)]
         watch = []
         for i, end in enumerate(self.ends):
             router, port = (self.routers[0, 0], "west") if end == HOST else (self.routers[end], "local")
             into, out = getattr(router, f"{port}_in"), getattr(router, f"{port}_out")
             drive = self.drive[i * self.span:(i + 1) * self.span]
-            m.d.comb += Cat(into.valid, into.last, out.credit, into.data).eq(drive)
-            watch.append(Cat(out.valid, out.last, into.credit, out.data))
+            m.d.comb += Cat(out.credit, *_forward(into)).eq(drive)
+            watch += [into.credit, *_forward(out)]
         m.d.comb += [self.watch.eq(Cat(watch)), self.fault.eq(Cat(r.fault for r in self.routers.values()).any())]
         return m
+
+
+def _forward(link):
+    """What a link carries from its sender, `data` last."""
+    return [link.valid, link.last, *([link.vc] if hasattr(link, "vc") else []), link.data]
 
 
 @dataclass
 class End:
     """What hangs on one router port: flits to send with probability `send`, a buffer emptied with probability `take`.
 
-    `sent` and `got` list (cycle, data, last); a burst of 0 or 1 replaces chance by whole spells of waiting.
+    `queue` holds (data, last, channels that its packet may enter); a packet enters the one with most credits. `sent`
+    and `got` list (cycle, data, last), `entered` and `came` the channels of the same flits; a spell of more than one
+    cycle replaces chance by whole spells of waiting.
     """
 
     depth: int
@@ -62,37 +76,54 @@ class End:
     send: float = 1.0
     take: float = 1.0
     spell: int = 1
+    channels: int = 1
     queue: deque = field(default_factory=deque)
     sent: list = field(default_factory=list)
     got: list = field(default_factory=list)
-    credits: int = 0
-    held: int = 0
+    entered: list = field(default_factory=list)
+    came: list = field(default_factory=list)
 
     def __post_init__(self):
-        self.credits = self.depth
+        self.credits, self.held = [self.depth] * self.channels, [0] * self.channels
         self.sends = self.takes = True
+        self.inside = None
 
     def step(self, cycle, seen):
         """Take what the router showed in the last cycle; return what to drive in this one."""
-        valid, last, credit, data = seen & 1, seen >> 1 & 1, seen >> 2 & 1, seen >> 3
+        credit, seen = seen & (1 << self.channels) - 1, seen >> self.channels
+        valid, last, seen = seen & 1, seen >> 1 & 1, seen >> 2
+        vc_bits = (self.channels - 1).bit_length()
+        channel, data = seen & (1 << vc_bits) - 1, seen >> vc_bits
         if valid:
             self.got.append((cycle - 1, data, last))
-            self.held += 1
-            assert self.held <= self.depth, "the router sent more than it had credits for"
-        self.credits += credit
+            self.came.append(channel)
+            self.held[channel] += 1
+            assert self.held[channel] <= self.depth, "the router sent more than it had credits for"
+        for v in range(self.channels):
+            self.credits[v] += credit >> v & 1
         if cycle % self.spell == 0:
             self.sends = self.chance.random() < self.send
             self.takes = self.chance.random() < self.take
+        freed = max(range(self.channels), key=lambda v: self.held[v])
         out = 0
-        if self.held and self.takes:
-            self.held -= 1
-            out |= 4
-        if self.queue and self.credits and self.sends:
-            flit, final = self.queue.popleft()
-            self.sent.append((cycle, flit, final))
-            self.credits -= 1
-            out |= 1 | final << 1 | flit << 3
-        return out
+        if self.held[freed] and self.takes:
+            self.held[freed] -= 1
+            out = 1 << freed
+        return out | self._send(cycle, vc_bits) << self.channels
+
+    def _send(self, cycle, vc_bits):
+        if not self.queue or not self.sends:
+            return 0
+        data, last, channels = self.queue[0]
+        channel = self.inside if self.inside is not None else max(channels, key=lambda v: self.credits[v])
+        if not self.credits[channel]:
+            return 0
+        self.queue.popleft()
+        self.inside = None if last else channel
+        self.sent.append((cycle, data, last))
+        self.entered.append(channel)
+        self.credits[channel] -= 1
+        return 1 | last << 1 | channel << 2 | data << 2 + vc_bits
 
 
 class Bench:

@@ -6,6 +6,7 @@ import random
 import pytest
 from router_mesh import HOST, End, bench
 
+from hwgen.noc.network import channel_classes
 from hwgen.rtl.packet import routing_fields
 from hwgen.rtl.router import Router
 
@@ -13,14 +14,19 @@ from hwgen.rtl.router import Router
 class Traffic:
     """Packets for a mesh and what must arrive where. A tag above the routing fields names each packet."""
 
-    def __init__(self, *, width, height, flit_bits=64, buffer_flits=4, multicast=True, seed=0, **pattern):
+    def __init__(self, *, width, height, flit_bits=64, buffer_flits=4, multicast=True, virtual_channels=1,
+                 routing="xy", port_flits=(), fitted=False, seed=0, **pattern):
         self.width, self.height, self.depth, self.flit_bits = width, height, buffer_flits, flit_bits
         self.bench = bench(
-            width=width, height=height, flit_bits=flit_bits, buffer_flits=buffer_flits, multicast=multicast
+            width=width, height=height, flit_bits=flit_bits, buffer_flits=buffer_flits, multicast=multicast,
+            virtual_channels=virtual_channels, routing=routing, port_flits=port_flits, fitted=fitted,
         )
+        self.classes = channel_classes(routing, virtual_channels, multicast)
+        self.ordered = routing not in ("west-first", "odd-even") and virtual_channels in (1, len(self.classes))
         self.mesh = self.bench.mesh
         self.chance = random.Random(seed)
-        self.ends = {end: End(buffer_flits, self.chance, **pattern) for end in self.mesh.ends}
+        self.ends = {end: End(buffer_flits, self.chance, channels=virtual_channels, **pattern)
+                     for end in self.mesh.ends}
         self.fields = routing_fields(width=width, height=height, buffer_flits=buffer_flits)
         self.tag_at = sum(bits for _, bits in self.fields.values())
         self.packets, self.expected, self.order = [], dict.fromkeys(self.mesh.ends, 0), {}
@@ -36,10 +42,12 @@ class Traffic:
         assert head < 1 << self.flit_bits
         body = [head, *(self.chance.getrandbits(self.flit_bits) for _ in range(flits - 1))]
         targets = [HOST] if rectangle == HOST else [(x, y) for y in range(y0, y1 + 1) for x in range(x0, x1 + 1)]
-        self.packets.append((source, set(targets), body))
+        able = [c for c in self.classes if (c.multicast if several else c.unicast)]
+        channels = able[len(self.packets) % len(able)].channels
+        self.packets.append((source, set(targets), body, channels))
         for target in targets:
             self.expected[target] += flits
-        self.ends[source].queue.extend((flit, int(i == flits - 1)) for i, flit in enumerate(body))
+        self.ends[source].queue.extend((flit, int(i == flits - 1), channels) for i, flit in enumerate(body))
 
     def run(self, cycles):
         """Run until all has arrived, check every packet, and return the cycles used."""
@@ -47,25 +55,30 @@ class Traffic:
         left = {end: self.expected[end] - len(self.ends[end].got) for end in self.ends}
         assert not any(left.values()), f"flits missing after {cycles} cycles: {left}"
         for end, state in self.ends.items():
-            self._check(end, state.got)
+            self._check(end, state)
         return used
 
     def arrived(self):
         return all(len(self.ends[end].got) >= count for end, count in self.expected.items())
 
-    def _check(self, end, got):
-        newest, body = {}, []
-        for _, flit, last in got:
+    def _check(self, end, state):
+        newest, bodies, seen = {}, {}, set()
+        for (_, flit, last), channel in zip(state.got, state.came, strict=True):
+            body = bodies.setdefault(channel, [])
             body.append(flit)
             if not last:
                 continue
             tag = body[0] >> self.tag_at
-            source, targets, sent = self.packets[tag]
+            source, targets, sent, channels = self.packets[tag]
             assert body == sent, f"packet {tag} from {source} arrived broken at {end}"
-            assert end in targets, f"packet {tag} came to {end}, not {targets}"
-            assert newest.get(source, -1) < tag, f"packet {tag} from {source} came twice or late at {end}"
-            newest[source], body = tag, []
-        assert not body, f"the last packet at {end} has no end"
+            assert end in targets and tag not in seen, f"packet {tag} came to {end}, not once to {targets}"
+            assert channel in channels, f"packet {tag} left its channels {channels}"
+            if self.ordered:
+                assert newest.get((source, channels), -1) < tag, f"packet {tag} from {source} came late at {end}"
+            newest[source, channels] = tag
+            seen.add(tag)
+            del bodies[channel]
+        assert not bodies, f"the last packet at {end} has no end"
 
     def add_random(self, packets, *, longest, several):
         """Queue packets between random ends; `several` is the share of multicasts."""
@@ -83,11 +96,15 @@ class Traffic:
                 self.add(source, (x, y, x, y), self.chance.randint(1, longest))
 
 
-@pytest.mark.parametrize("multicast", [False, True])
-def test_one_cycle_per_hop(multicast):
+KINDS = [{"multicast": False}, {"multicast": True}, {"virtual_channels": 2, "multicast": True},
+         {"virtual_channels": 2, "multicast": False, "routing": "odd-even"}]
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=str)
+def test_one_cycle_per_hop(kind):
     for source, target, hops in [((0, 0), (3, 1), 5), ((3, 1), (0, 0), 5), ((1, 0), (1, 0), 1), ((3, 1), HOST, 5),
                                  (HOST, (3, 0), 4), ((2, 0), (2, 1), 2), ((2, 1), (2, 0), 2)]:
-        traffic = Traffic(width=4, height=2, multicast=multicast)
+        traffic = Traffic(width=4, height=2, **kind)
         traffic.add(source, target if target == HOST else (*target, *target), 6)
         traffic.run(40)
         first = traffic.ends[source].sent[0][0]
@@ -102,11 +119,11 @@ def test_multicast_reaches_every_node_after_one_cycle_per_hop():
         assert traffic.ends[x, y].got[0][0] == 1 + abs(x - 1) + abs(y - 1)
 
 
-@pytest.mark.parametrize("multicast", [False, True])
 @pytest.mark.parametrize("depth", [2, 4])
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("flits", [1, 2, 5])
-def test_no_bubble_between_packets_of_one_source(multicast, depth, flits):
-    traffic = Traffic(width=3, height=2, multicast=multicast, buffer_flits=depth)
+def test_no_bubble_between_packets_of_one_source(kind, depth, flits):
+    traffic = Traffic(width=3, height=2, buffer_flits=depth, **kind)
     for _ in range(12):
         traffic.add((0, 0), (2, 1, 2, 1), flits)
     traffic.run(200)
@@ -114,11 +131,11 @@ def test_no_bubble_between_packets_of_one_source(multicast, depth, flits):
     assert cycles == list(range(cycles[0], cycles[0] + 12 * flits))
 
 
-@pytest.mark.parametrize("multicast", [False, True])
+@pytest.mark.parametrize("kind", KINDS, ids=str)
 @pytest.mark.parametrize("flits", [(1, 1), (3, 1), (3, 2), (1, 4)])
-def test_no_bubble_between_packets_of_different_inputs(multicast, flits):
+def test_no_bubble_between_packets_of_different_inputs(kind, flits):
     """From west, north and south to one local port: a tail is followed at once by the next packet's head."""
-    traffic = Traffic(width=2, height=3, multicast=multicast)
+    traffic = Traffic(width=2, height=3, **kind)
     for _ in range(10):
         for source, size in zip([(0, 1), (1, 0), (1, 2)], [*flits, 1], strict=True):
             traffic.add(source, (1, 1, 1, 1), size)
@@ -185,7 +202,7 @@ def test_fault_tells_a_full_buffer_and_a_stray_credit():
     for credits, held in [(9, 0), (4, 1)]:
         traffic = Traffic(width=1, height=1)
         end = traffic.ends[0, 0]
-        end.credits, end.held, end.take = credits, held, float(held)
+        end.credits, end.held, end.take = [credits], [held], float(held)
         for _ in range(9 * (not held)):
             traffic.add((0, 0), (0, 0, 0, 0), 1)
         with pytest.raises(AssertionError, match="a router reports a fault"):
@@ -218,6 +235,31 @@ def test_random_unicast_without_multicast_hardware(width, height, depth, pattern
     traffic.run(8000)
 
 
+OPTIONS = [
+    ("xy", 2, True, "full speed"), ("yx", 2, True, "spells"), ("yx", 1, False, "slow sinks"),
+    ("o1turn", 2, False, "spells"), ("o1turn", 4, True, "full speed"), ("west-first", 1, False, "full speed"),
+    ("west-first", 2, True, "slow sinks"), ("odd-even", 1, False, "spells"), ("odd-even", 4, True, "full speed"),
+]
+
+
+@pytest.mark.parametrize("routing, channels, multicast, pattern", OPTIONS)
+def test_random_traffic_with_every_routing(routing, channels, multicast, pattern):
+    traffic = Traffic(width=3, height=3, routing=routing, virtual_channels=channels, multicast=multicast,
+                      buffer_flits=3, seed=channels, fitted=True, **PATTERNS[pattern])
+    traffic.add_random(110, longest=6, several=0.3 * multicast)
+    traffic.run(4000)
+
+
+def test_ports_may_have_deeper_buffers():
+    """A stalled packet of 9 flits fits in the local buffer of 10."""
+    traffic = Traffic(width=2, height=1, buffer_flits=2, port_flits=(("west", 10),))
+    traffic.ends[1, 0].take, traffic.ends[1, 0].spell = 0.0, 1000
+    traffic.add((0, 0), (1, 0, 1, 0), 13)
+    traffic.bench.run(traffic.ends, cycles=60)
+    # two flits each in the sink and the first router's local buffer, ten between
+    assert len(traffic.ends[1, 0].got) == 2 and len(traffic.ends[0, 0].sent) == 13
+
+
 @pytest.mark.parametrize("width, height", [(1, 1), (1, 3), (64, 64)])
 def test_coordinates_have_the_width_of_the_mesh(width, height):
     router = Router(width=width, height=height, flit_bits=32, buffer_flits=2, multicast=True)
@@ -231,6 +273,11 @@ def test_coordinates_have_the_width_of_the_mesh(width, height):
     ({"buffer_flits": 17}, "Buffer depth must be 2 to 16 flits, not 17"),
     ({"width": 65}, "Mesh width must be 1 to 64, not 65"),
     ({"height": 0}, "Mesh height must be 1 to 64, not 0"),
+    ({"virtual_channels": 3}, "Virtual channels must be 1, 2 or 4, not 3"),
+    ({"routing": "o1turn"}, "Routing o1turn with multicast must have at least 4 virtual channels, not 1"),
+    ({"routing": "odd-even"}, "Routing odd-even with multicast must have at least 2 virtual channels, not 1"),
+    ({"port_flits": {"west": 3}}, "Buffer depth of a port must be 4 to 16 flits, not 3"),
+    ({"port_flits": {"up": 4}}, "Port must be local, north, east, south or west, not 'up'"),
 ])
 def test_refuses_bad_parameters(change, message):
     good = {"width": 2, "height": 2, "flit_bits": 64, "buffer_flits": 4, "multicast": True}

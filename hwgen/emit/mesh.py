@@ -5,22 +5,32 @@ from hwgen.emit.chip import SIDES, address_bits
 from hwgen.emit.routers import router_name, routers
 from hwgen.emit.templates import render
 from hwgen.emit.verilog import module_files
+from hwgen.rtl.link import LinkRegister
+
+LINK_REGISTERS = (0, 1, 2)
 
 
-def mesh_files(design: Design) -> dict[str, str]:
+def mesh_files(design: Design, link_registers: int = 0) -> dict[str, str]:
     """Verilog of the mesh, top module `mesh`: {"NAME.v": text}. The host's port of router (0, 0) is left open.
+
+    `link_registers` is the number of register stages on every link between routers. Raises ValueError if there is no
+    such number.
 
     Ports, by node number y * width + x: `in_*` into the routers, `out_*` out of them; a virtual channel's index has
     at least one bit, a credit has one bit for each channel; `fault` of each router.
     """
+    if link_registers not in LINK_REGISTERS:
+        raise ValueError(f"Link registers must be 0, 1 or 2, not {link_registers!r}")
     modules = routers(
         width=design.width, height=design.height, flit_bits=design.flit_bits, buffer_flits=design.buffer_flits,
         multicast=design.multicast, virtual_channels=design.virtual_channels, routing=design.routing,
     )
-    return module_files(modules) | {"mesh.v": _mesh_text(design)}
+    if link_registers:
+        modules["link_register"] = LinkRegister(flit_bits=design.flit_bits, virtual_channels=design.virtual_channels)
+    return module_files(modules) | {"mesh.v": _mesh_text(design, link_registers)}
 
 
-def _mesh_text(design):
+def _mesh_text(design, link_registers):
     x_bits, y_bits = address_bits(design.width), address_bits(design.height)
     nodes = [
         {"x": f"{x_bits}'d{x}", "y": f"{y_bits}'d{y}", "at": f"{x}_{y}",
@@ -30,7 +40,7 @@ def _mesh_text(design):
     ]
     return render(
         "mesh.v.j2", width=design.width, height=design.height, flit_bits=design.flit_bits, nodes=nodes,
-        channels=design.virtual_channels, vc_bits=address_bits(design.virtual_channels),
+        stages=link_registers, channels=design.virtual_channels, vc_bits=address_bits(design.virtual_channels),
         links=[source for node in nodes for _, source, _ in node["sides"]],
     )
 

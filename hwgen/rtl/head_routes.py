@@ -37,10 +37,11 @@ class HeadRoutes:
         return self._flit[at:at + bits] if bits else Const(0, 1)
 
     def _ways(self):
-        """Whether the destination lies to the east, west, north, south; false where no packet of this input goes."""
+        """Whether the destination lies to the east, west, north, south; never behind, where the packet is from."""
         x, y = self._field("x0"), self._field("y0")
-        ways = {"east": x > self._my_x, "west": x < self._my_x, "north": y < self._my_y, "south": y > self._my_y}
-        return [Const(0) if self._port == way else there for way, there in ways.items()]
+        beyond = {"east": (x > self._my_x, x != self._my_x), "west": (x < self._my_x, x != self._my_x),
+                  "north": (y < self._my_y, y != self._my_y), "south": (y > self._my_y, y != self._my_y)}
+        return [Const(0) if self._port == way else beyond[way][self._port == routes.OPPOSITE[way]] for way in beyond]
 
     def _to_host(self, outputs):
         """A packet to the host goes to node (0, 0) and leaves by the west port there."""
@@ -97,12 +98,14 @@ class HeadRoutes:
         x0, x1, y0, y1 = (self._field(name) for name in ("x0", "x1", "y0", "y1"))
         begun_x, begun_y, left_x, left_y = (x0 <= self._my_x, y0 <= self._my_y, x1 >= self._my_x, y1 >= self._my_y)
         north, south = y0 < self._my_y, y1 > self._my_y
+        # the rectangle never lies wholly behind, where the packet is from
         if self._port == "north":
-            return {"local": begun_y, "south": south}
+            return {"local": begun_y, "south": y1 != self._my_y}
         if self._port == "south":
-            return self._to_host({"local": left_y, "north": north})
+            return self._to_host({"local": left_y, "north": y0 != self._my_y})
         inside = {"east": left_x, "west": begun_x, "local": begun_x & left_x}[self._port]
         return self._to_host({
             "local": inside & begun_y & left_y, "north": inside & north, "south": inside & south,
-            "east": x1 > self._my_x, "west": x0 < self._my_x,
+            "east": x1 != self._my_x if self._port == "west" else x1 > self._my_x,
+            "west": x0 != self._my_x if self._port == "east" else x0 < self._my_x,
         })

@@ -29,6 +29,31 @@ class Link(wiring.Signature):
         })
 
 
+class LinkRegister(wiring.Component):
+    """A stage of registers on a link: flits and credits each take a cycle more, none is lost.
+
+    Between two buffers a credit comes back two cycles after its flit was sent, and two more for each stage. Buffers
+    of 2 + 2 * stages flits let a packet pass without a bubble; with fewer, all still arrives.
+
+    Parameters: `flit_bits`, `virtual_channels`. Members: `source` from the sender, `sink` to the receiver.
+    """
+
+    def __init__(self, *, flit_bits: int, virtual_channels: int = 1):
+        self.flit_bits, self.virtual_channels = flit_bits, virtual_channels
+        link = Link(flit_bits, virtual_channels)
+        super().__init__({"source": In(link), "sink": Out(link)})
+
+    def elaborate(self, platform):
+        m = Module()
+        channel = {"vc"} if self.virtual_channels > 1 else set()
+        for name in ("data", "last", *channel):
+            register = Signal.like(getattr(self.source, name), name=f"next_{name}", reset_less=True)
+            m.d.sync += register.eq(getattr(self.source, name))
+            m.d.comb += getattr(self.sink, name).eq(register)
+        m.d.sync += [self.sink.valid.eq(self.source.valid), self.source.credit.eq(self.sink.credit)]
+        return m
+
+
 class CreditCounter(wiring.Component):
     """Credits of one link. A credit that comes back can be spent in the next cycle.
 

@@ -1,6 +1,6 @@
 """Virtual channels of a router's output: who may have one, and how much room is behind it."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -53,10 +53,9 @@ def _roomiest(rooms):
     """({channel: whether it has most room, the lowest of several}, its room)."""
     if len(rooms) == 1:
         (members, room), = rooms
-        return {members[0]: 1}, room
+        return {members[0]: Const(1)}, room
     half = len(rooms) // 2
     (first, first_room), (second, second_room) = _roomiest(rooms[:half]), _roomiest(rooms[half:])
     more = (second_room & ~first_room).any()
-    offer = {v: bit & ~more if half > 1 else ~more for v, bit in first.items()}
-    offer |= {v: bit & more if half > 1 else more for v, bit in second.items()}
+    offer = {v: bit & ~more for v, bit in first.items()} | {v: bit & more for v, bit in second.items()}
     return offer, Mux(more, second_room, first_room)

@@ -1,5 +1,6 @@
 """Router of a mesh: 1, 2 or 4 virtual channels, five routings, wormhole unicast, cut-through multicast."""
 
+from collections.abc import Mapping
 from itertools import chain, combinations
 
 from amaranth.hdl import Assert, Cat, Module, ResetSignal, Signal
@@ -7,6 +8,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from hwgen.noc.network import channel_classes
+from hwgen.noc.routes import OPPOSITE
 from hwgen.noc.turns import PORTS, SIDES, turns
 from hwgen.rtl.flit_buffer import FlitBuffer, one_hot_mux
 from hwgen.rtl.head_routes import HeadRoutes
@@ -20,6 +22,16 @@ from hwgen.rtl.service_order import ServiceOrder
 def encoded(bits):
     """Number of the bit that is set; 0 if none is."""
     return Cat(Cat(bit for n, bit in enumerate(bits) if n >> k & 1).any() for k in range((len(bits) - 1).bit_length()))
+
+
+def _port_flits(least, depths):
+    """Port -> depth of its buffers. Raises ValueError for a port that no router has, or that is less deep."""
+    for port, depth in depths.items():
+        if port not in PORTS:
+            raise ValueError(f"Port must be {', '.join(PORTS[:-1])} or {PORTS[-1]}, not {port!r}")
+        if not isinstance(depth, int) or not least <= depth <= 16:
+            raise ValueError(f"Buffer depth of a port must be {least} to 16 flits, not {depth!r}")
+    return {port: depths.get(port, least) for port in PORTS}
 
 
 class Router(wiring.Component):
@@ -36,10 +48,12 @@ class Router(wiring.Component):
     the whole packet, and reserves nothing while it waits: a fork that held some outputs while waiting for others would
     deadlock. Its other flits pass to all outputs at once, too.
 
-    Parameters: mesh `width` x `height`, `flit_bits`, `buffer_flits` (depth of each input buffer, and credits of each
-    output and channel), `multicast` (without it x1, y1 and flits of the header are not read), `virtual_channels`,
-    `routing` (see `hwgen.noc.network`), `sides` (those with a neighbour), `host` (whether the router may be (0, 0),
-    with the host port in the west). Ports that are not there and turns that no packet takes cost nothing.
+    Parameters: mesh `width` x `height`, `flit_bits`, `buffer_flits` (depth of the buffer of each input and channel, and
+    most flits of a multicast), `multicast` (without it x1, y1 and flits of the header are not read),
+    `virtual_channels`, `routing` (see `hwgen.noc.network`), `port_flits` (port -> depth, where it is deeper; of all
+    routers alike, so an output has the credits of the input across; what hangs on the local port has `buffer_flits`),
+    `sides` (those with a neighbour), `host` (whether the router may be (0, 0), with the host port in the west). Ports
+    that are not there and turns that no packet takes cost nothing.
 
     Members: `my_x`, `my_y` In, constant; `P_in` In(Link), `P_out` Out(Link) for each port P; `fault` Out is high two
     cycles after a flit came into a full buffer or a credit came that was not out, and while a packet asks for no
@@ -47,10 +61,12 @@ class Router(wiring.Component):
     """
 
     def __init__(self, *, width: int, height: int, flit_bits: int, buffer_flits: int, multicast: bool,
-                 virtual_channels: int = 1, routing: str = "xy", sides: tuple[str, ...] = SIDES, host: bool = True):
+                 virtual_channels: int = 1, routing: str = "xy", port_flits: Mapping[str, int] | None = None,
+                 sides: tuple[str, ...] = SIDES, host: bool = True):
         check_mesh(width, height)
         check_flit_bits(flit_bits)
         check_buffer_flits(buffer_flits)
+        self.port_flits = _port_flits(buffer_flits, port_flits or {})
         self.width, self.height = width, height
         self.flit_bits, self.buffer_flits, self.multicast = flit_bits, buffer_flits, bool(multicast)
         self.virtual_channels, self.routing, self.sides, self.host = virtual_channels, routing, tuple(sides), bool(host)
@@ -83,7 +99,8 @@ class Router(wiring.Component):
         return m
 
     def _output(self, m, port):
-        channels = OutputChannels(channels=self.virtual_channels, credits=self.buffer_flits,
+        far = self.port_flits[OPPOSITE[port]] if port in self.sides else self.buffer_flits
+        channels = OutputChannels(channels=self.virtual_channels, credits=far,
                                   classes=tuple(c.channels for c in self.classes))
         m.submodules[f"{port}_credits"] = channels
         m.d.comb += channels.credit.eq(getattr(self, f"{port}_out").credit)
@@ -96,7 +113,7 @@ class Router(wiring.Component):
             ways = turns(channel_class, self.sides, self.host).get(port)
             for v in channel_class.channels if ways else ():
                 name = f"{port}_{v}" if self.virtual_channels > 1 else port
-                buffer = FlitBuffer(flit_bits=self.flit_bits, depth=self.buffer_flits)
+                buffer = FlitBuffer(flit_bits=self.flit_bits, depth=self.port_flits[port])
                 m.submodules[f"{name}_buffer"] = buffer
                 m.d.comb += [
                     buffer.w_valid.eq(source.valid & (source.vc == v if self.virtual_channels > 1 else 1)),
