@@ -17,8 +17,8 @@ LAWS = {
     "credits": "credits and buffers never over- or underflow",
 }
 """
-delivery : the n-th flit that leaves an input's channel is the n-th that came, and is in the same cycle at the outputs of
-    its packet's route as `hwgen.noc` has it and at no others: at one of them, or at all if it is a multicast.
+delivery : the n-th flit that leaves an input's channel is the n-th that came, and is in the same cycle at the outputs
+    of its packet's route as `hwgen.noc` has it and at no others: at one of them, or at all if it is a multicast.
 framing : in a channel of an output only a packet's flits pass from its first to its last, which all take that channel.
 turns : before a flit goes each other channel of its input once, and before each of these each other input once at every
     output that it may take. Counted are the cycles in which its outputs have room for it.
@@ -55,7 +55,9 @@ class RouterLaws(wiring.Component):
                    "pick_packet": In(1), "pick_flit": In(1)}
         for p in PORTS:
             members |= {f"valid_{p}": In(1), f"last_{p}": In(1), f"flit_{p}": In(self.head_bits),
-                        f"vc_{p}": In(range(self.channels)), f"credit_{p}": In(self.channels)}
+                        f"credit_{p}": In(self.channels)}
+            if self.channels > 1:
+                members[f"vc_{p}"] = In(range(self.channels))
         super().__init__(members)
 
     def elaborate(self, platform):
