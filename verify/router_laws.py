@@ -55,7 +55,9 @@ class RouterLaws(wiring.Component):
                    "pick_packet": In(1), "pick_flit": In(1)}
         for p in PORTS:
             members |= {f"valid_{p}": In(1), f"last_{p}": In(1), f"flit_{p}": In(self.head_bits),
-                        f"vc_{p}": In(range(self.channels)), f"credit_{p}": In(self.channels)}
+                        f"credit_{p}": In(self.channels)}
+            if self.channels > 1:
+                members[f"vc_{p}"] = In(range(self.channels))
         super().__init__(members)
 
     def elaborate(self, platform):
