@@ -6,8 +6,10 @@ cannot be written.
 
 import difflib
 import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
 from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
@@ -18,6 +20,7 @@ from hwgen.noc.network import Network
 
 SHARES = ("attention", "ffn", "vocabulary")
 MAX_CLASSES = 8
+CLOCK_MHZ = (1, 5000)
 
 
 @dataclass(frozen=True)
@@ -72,8 +75,16 @@ class Design:
             raise HwgenError(str(error)) from None
 
 
+class Rule(NamedTuple):
+    """What a knob may be: a test, the rule in words, and the values in order where they can be listed."""
+
+    valid: Callable
+    words: str
+    values: Sequence | None = None
+
+
 def _one_of(*allowed):
-    return lambda v: v in allowed and not isinstance(v, bool), _listed([str(a) for a in allowed])
+    return Rule(lambda v: v in allowed and not isinstance(v, bool), _listed([str(a) for a in allowed]), allowed)
 
 
 def _listed(names):
@@ -81,11 +92,17 @@ def _listed(names):
 
 
 def _integer(low, high):
-    return lambda v: isinstance(v, int) and not isinstance(v, bool) and low <= v <= high, f"{low} to {high}"
+    return Rule(lambda v: isinstance(v, int) and not isinstance(v, bool) and low <= v <= high, f"{low} to {high}",
+                range(low, high + 1))
+
+
+def _number(low, high):
+    return Rule(lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and low <= v <= high,
+                f"{low} to {high}")
 
 
 def _capacity():
-    return (
+    return Rule(
         lambda v: v == "auto" or (isinstance(v, (int, float)) and not isinstance(v, bool) and 0 < v <= 1 << 20),
         "auto or a number of KiB above 0",
     )
@@ -98,12 +115,12 @@ CHIP_RULES = {
     "virtual_channels": _one_of(1),
     "buffer_flits": _integer(2, 16),
     "routing": _one_of("xy"),
-    "multicast": (lambda v: isinstance(v, bool), "true or false"),
-    "clock_mhz": (lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and 1 <= v <= 5000, "1 to 5000"),
+    "multicast": Rule(lambda v: isinstance(v, bool), "true or false", (False, True)),
+    "clock_mhz": _number(*CLOCK_MHZ),
 }
 TILE_RULES = {
-    "name": (lambda v: isinstance(v, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,31}", v) is not None,
-             "a lower-case word of letters, digits and underscores"),
+    "name": Rule(lambda v: isinstance(v, str) and re.fullmatch(r"[a-z][a-z0-9_]{0,31}", v) is not None,
+                 "a lower-case word of letters, digits and underscores"),
     "fetch": _one_of(1, 2, 4),
     "stations": _integer(1, 8),
     "vlen": _one_of(8, 16, 32, 64, 128, 256),
@@ -112,14 +129,14 @@ TILE_RULES = {
     "imem_kib": _capacity(),
     "wmem_kib": _capacity(),
 }
-"""Knob -> (test, rule in words); one source for YAML, --set and the explorer."""
+"""Knob -> rule; one source for YAML, --set and the explorer."""
 
 
 def check_knob(rules, key, value, where=""):
     """Raise HwgenError unless `value` obeys the rule of `key`."""
-    valid, rule = rules[key]
-    if not valid(value):
-        raise HwgenError(f"{where}{key} must be {rule}, not {value!r}")
+    rule = rules[key]
+    if not rule.valid(value):
+        raise HwgenError(f"{where}{key} must be {rule.words}, not {value!r}")
 
 
 class _Reader:

@@ -1,0 +1,99 @@
+"""What no design may break: address widths, one reticle, the node's clock, and the budgets of a scenario."""
+
+from enum import Enum
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from explore.network_load import Packets
+from explore.node import RETICLE_MM2
+from explore.scenario import Scenario
+from explore.space import Knobs, Space
+from explore.tile_load import TileLoad
+from hwgen.compiler.compile import ADDRESS_LIMITS, IMEM_WORDS
+from hwgen.design import CHIP_RULES
+from hwgen.noc.network import Network
+
+PATH_PS_7NM = 250.0
+CLOCK_MARGIN = 1.3
+
+
+class Reason(Enum):
+    """Why a design is refused; the value is a sentence."""
+
+    NO_TILE = "every operator class must have a tile whose share is above 0"
+    NETWORK = "the network must know this routing with these virtual channels and multicast"
+    HEADER = "buffer_flits must hold the header and one flit of payload of a multicast packet"
+    ROM = "the weight ROM of a tile must be within what instructions can address"
+    KV = "the KV cache of a tile must be within what instructions can address: use more tiles or a shorter context"
+    VMEM = "the vector memory of a tile must be within what instructions can address"
+    XMEM = "the operand memory of a tile must be within what instructions can address"
+    IMEM = "the program of a tile must be within the largest program ROM"
+    CLOCK = "clock_mhz must be within what the node's gates allow"
+    RETICLE = "the die must fit one reticle"
+    POWER = "power must be within the budget"
+    AREA = "area must be within the budget"
+    LATENCY = "latency must be within the budget"
+
+    @property
+    def sentence(self) -> str:
+        return self.value
+
+    @property
+    def bit(self) -> int:
+        """Its bit in `Evaluation.reasons`."""
+        return 1 << list(Reason).index(self)
+
+
+def clock_limit_mhz(scenario: Scenario) -> float:
+    """The fastest clock of the node in MHz, or what the scenario allows if less."""
+    limit = 1e6 / (PATH_PS_7NM * scenario.node.delay_scale * CLOCK_MARGIN)
+    return min(limit, scenario.clock_max or limit)
+
+
+@cache
+def _networks(routings: tuple, channels: tuple) -> tuple:
+    """1.0 where a network exists, by routing, virtual channels and multicast; `hwgen.noc` decides."""
+    def exists(routing, channel, multicast):
+        try:
+            Network(2, 2, routing, channel, multicast, 16, 64)
+        except ValueError:
+            return 0.0
+        return 1.0
+
+    return tuple(tuple(tuple(exists(r, v, m) for m in (False, True)) for v in channels) for r in routings)
+
+
+def _network_exists(knobs: Knobs) -> Tensor:
+    routings, channels = (tuple(CHIP_RULES[name].values) for name in ("routing", "virtual_channels"))
+    table = torch.tensor(_networks(routings, channels), device=knobs.width.device)
+    values = torch.tensor(channels, dtype=torch.float64, device=knobs.width.device)
+    at = (knobs.virtual_channels.detach() - values).abs().argmin(1)
+    return table[knobs.routing.long()[:, 0], at, (knobs.multicast > 0.5).long()[:, 0]]
+
+
+def violations(knobs: Knobs, load: TileLoad, form: Packets, scenario: Scenario, area: Tensor, power: Tensor,
+               latency: Tensor, space: Space) -> tuple[Tensor, Tensor]:
+    """(summed relative excess, bits of `Reason`) [B]."""
+    def over(value, limit):
+        return (value / limit - 1).clamp(min=0)
+
+    rom = load.rom_most.amax(1)
+    excess = {
+        Reason.NO_TILE: 1 - load.placed.double(),
+        Reason.NETWORK: 1 - _network_exists(knobs).double(),
+        Reason.HEADER: (1 - form.several[:, 0]).clamp(min=0),
+        Reason.ROM: over(rom, ADDRESS_LIMITS["rom"]),
+        Reason.KV: over(load.kvmem.amax(1), ADDRESS_LIMITS["kvmem"]),
+        Reason.VMEM: over(load.vmem.amax(1), ADDRESS_LIMITS["vmem"]),
+        Reason.XMEM: over(load.xmem.amax(1), ADDRESS_LIMITS["xmem"]),
+        Reason.IMEM: over(load.imem.amax(1), IMEM_WORDS),
+        Reason.CLOCK: over(knobs.clock_mhz[:, 0], clock_limit_mhz(scenario)),
+        Reason.RETICLE: over(area, RETICLE_MM2),
+    }
+    for reason, value, limit in ((Reason.POWER, power, scenario.power_max), (Reason.AREA, area, scenario.area_max),
+                                 (Reason.LATENCY, latency, scenario.latency_max)):
+        excess[reason] = over(value, limit) if limit is not None else torch.zeros_like(value)
+    bits = sum((value > 0).long() * reason.bit for reason, value in excess.items())
+    return sum(excess.values()), bits

@@ -1,0 +1,230 @@
+"""The design space: the knobs of the generator, and the way between a row of numbers and a `Design`.
+
+A design is a row of D numbers in [0, 1], a knob each. A knob of n values takes equal parts of that range, the first
+value the lowest part. Bounds and values are those of `hwgen.design`, so that a knob which the generator gains is in the
+space at once, and none is in it that the generator lacks.
+"""
+
+from dataclasses import dataclass, replace
+from math import log
+
+import torch
+from torch import Tensor
+
+from explore.arrangement import ARRANGEMENTS, node_classes
+from hwgen.design import CHIP_RULES, CLOCK_MHZ, MAX_CLASSES, SHARES, TILE_RULES, Design, TileClass
+from hwgen.errors import HwgenError
+
+CHIP_KNOBS = ("width", "height", "flit_bits", "virtual_channels", "buffer_flits", "routing", "multicast")
+TILE_KNOBS = ("fetch", "stations", "vlen", "lanes")
+CATEGORICAL = ("routing", "multicast", "arrangement")
+SHARE_VALUES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
+"""Of a tile class in the work of an operator class, relative to its VLEN."""
+NOT_YET_EMITTED = ("weights_mxfp4", "streams", "tensor_split", "pipeline_stages")
+"""What Llama 3.1 8B on one die asks for and the generator has not yet. Nothing here is in any space: a name leaves the
+list together with the commit that makes the generator emit it, and becomes a knob and a column of `Knobs`."""
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One number of a design: `name`, the tile class it belongs to (None: the chip), and its values in order.
+
+    `kind` is ordinal, categorical or continuous; a continuous knob has its bounds as values, and moves in the
+    logarithm where `log` is set.
+    """
+
+    name: str
+    kind: str
+    values: tuple
+    tile: int | None = None
+    log: bool = False
+
+    @property
+    def label(self) -> str:
+        """`vlen` of the chip's first class is `vlen.0`."""
+        return self.name if self.tile is None else f"{self.name}.{self.tile}"
+
+
+@dataclass(frozen=True)
+class Knobs:
+    """Values of a batch: [B, 1] for the chip, [B, K] by tile class. `nodes` counts tiles, whole numbers.
+
+    `routing` and `arrangement` are numbers of their lists; `multicast` is 0 or 1; `shares` maps a name of
+    `hwgen.design.SHARES` to its tensor. Gradients pass through rounding as if there were none.
+    """
+
+    width: Tensor
+    height: Tensor
+    flit_bits: Tensor
+    virtual_channels: Tensor
+    buffer_flits: Tensor
+    routing: Tensor
+    multicast: Tensor
+    clock_mhz: Tensor
+    arrangement: Tensor
+    nodes: Tensor
+    fetch: Tensor
+    stations: Tensor
+    vlen: Tensor
+    lanes: Tensor
+    shares: dict[str, Tensor]
+
+    @property
+    def tiles(self) -> Tensor:
+        """Tiles of the chip [B, 1]."""
+        return self.width * self.height
+
+
+class Space:
+    """Designs with up to `classes` tile classes on meshes of up to `side` x `side`; `fixed`: knob label -> value.
+
+    Attributes: `knobs`, in the order of the columns; `ordinal`, `categorical`, `continuous`: their column numbers.
+    Raises HwgenError for bounds or a fixed value that the generator refuses.
+    """
+
+    def __init__(self, classes: int = 3, *, side: int = 64, fixed: dict | None = None):
+        if not 1 <= classes <= MAX_CLASSES:
+            raise HwgenError(f"Tile classes must be 1 to {MAX_CLASSES}, not {classes!r}")
+        if not CHIP_RULES["width"].valid(side):
+            raise HwgenError(f"Side must be {CHIP_RULES['width'].words}, not {side!r}")
+        self.classes, self.side = classes, side
+        knobs = [*_chip_knobs(side), *(knob for k in range(classes) for knob in _tile_knobs(k))]
+        self.knobs = tuple(_fix(knob, fixed or {}) for knob in knobs)
+        unknown = set(fixed or {}) - {knob.label for knob in knobs}
+        if unknown:
+            raise HwgenError(f"A fixed knob must be one of the space's, not {sorted(unknown)[0]!r}")
+        self._column = {knob.label: i for i, knob in enumerate(self.knobs)}
+
+    def __len__(self):
+        return len(self.knobs)
+
+    def columns(self, kind: str) -> tuple[int, ...]:
+        """Column numbers of the knobs of a kind: ordinal, categorical or continuous."""
+        return tuple(i for i, knob in enumerate(self.knobs) if knob.kind == kind)
+
+    def random(self, count: int, generator: torch.Generator | None = None) -> Tensor:
+        """`count` designs, uniform in every knob [count, D]."""
+        return torch.rand(count, len(self), dtype=torch.float64, generator=generator)
+
+    def snap(self, designs: Tensor) -> Tensor:
+        """The middle of every value's part: equal designs become equal rows. Continuous knobs stay."""
+        counts = torch.tensor([0 if k.kind == "continuous" else len(k.values) for k in self.knobs],
+                              dtype=designs.dtype, device=designs.device)
+        whole = counts.clamp(min=1)
+        middle = ((designs * whole).floor().clamp(min=0).minimum(whole - 1) + 0.5) / whole
+        return torch.where(counts > 0, middle, designs.clamp(0, 1))
+
+    def values(self, designs: Tensor) -> Knobs:
+        """What the rows of `designs` [B, D] stand for, as float64 tensors."""
+        designs = designs.double()
+        chip = {name: self._value(designs, name)[:, None] for name in (*CHIP_KNOBS, "clock_mhz", "arrangement")}
+        tile = {name: torch.stack([self._value(designs, f"{name}.{k}") for k in range(self.classes)], 1)
+                for name in ("part", *TILE_KNOBS, *SHARES)}
+        shares = {name: tile.pop(name) for name in SHARES}
+        nodes = split(chip["width"] * chip["height"], tile.pop("part"))
+        return Knobs(**chip, **tile, nodes=nodes, shares=shares)
+
+    def _value(self, designs, label):
+        knob, x = self.knobs[self._column[label]], designs[:, self._column[label]].clamp(0, 1)
+        if knob.kind == "continuous":
+            low, high = knob.values
+            return low * (x * log(high / low)).exp() if knob.log else low + x * (high - low)
+        table = torch.tensor([float(i if isinstance(v, str) else v) for i, v in enumerate(knob.values)],
+                             dtype=x.dtype, device=x.device)
+        at = (x * len(table) - 0.5).clamp(0, len(table) - 1)
+        whole = (x * len(table)).floor().long().clamp(max=len(table) - 1)
+        exact = table[whole]
+        if not x.requires_grad:
+            return exact
+        low = at.detach().floor().long().clamp(max=max(0, len(table) - 2))
+        slope = table[(low + 1).clamp(max=len(table) - 1)] - table[low]
+        return exact + (at - at.detach()) * slope
+
+    def decode(self, row: Tensor) -> Design:
+        """The design of one row [D]. Classes without a tile are left out."""
+        knobs = self.values(row.detach()[None])
+        width, height = int(knobs.width), int(knobs.height)
+        counts = [int(n) for n in knobs.nodes[0]]
+        present = [k for k, count in enumerate(counts) if count]
+        classes = tuple(self._tile_class(knobs, k, f"t{i}") for i, k in enumerate(present))
+        return Design(
+            width, height, flit_bits=int(knobs.flit_bits), virtual_channels=int(knobs.virtual_channels),
+            buffer_flits=int(knobs.buffer_flits), routing=CHIP_RULES["routing"].values[int(knobs.routing)],
+            multicast=bool(knobs.multicast), clock_mhz=float(f"{float(knobs.clock_mhz):.6g}"), classes=classes,
+            node_class=node_classes(width, height, [counts[k] for k in present],
+                                    ARRANGEMENTS[int(knobs.arrangement)]))
+
+    def _tile_class(self, knobs, k, name):
+        return TileClass(name, **{key: int(getattr(knobs, key)[0, k]) for key in TILE_KNOBS},
+                         shares=tuple(float(knobs.shares[share][0, k]) for share in SHARES))
+
+    def encode(self, design: Design) -> Tensor:
+        """The row [D] of a design. Raises HwgenError for one outside the space."""
+        if len(design.classes) > self.classes:
+            raise HwgenError(f"Tile classes must be at most {self.classes} in this space, not {len(design.classes)}")
+        counts = [design.node_class.count(k) for k in range(len(design.classes))]
+        found = [name for name in ARRANGEMENTS
+                 if node_classes(design.width, design.height, counts, name) == design.node_class]
+        if not found:
+            raise HwgenError(f"Tile classes must lie in an order of {', '.join(ARRANGEMENTS)}, not as in this design")
+        at = {name: getattr(design, name) for name in (*CHIP_KNOBS, "clock_mhz")} | {"arrangement": found[0]}
+        for k in range(self.classes):
+            cls = design.classes[min(k, len(design.classes) - 1)]
+            at |= {f"{name}.{k}": getattr(cls, name) for name in TILE_KNOBS}
+            at |= {f"{name}.{k}": share for name, share in zip(SHARES, cls.shares, strict=True)}
+            at[f"part.{k}"] = counts[k] / design.tiles if k < len(counts) else 0.0
+        return torch.tensor([_place(knob, at[knob.label]) for knob in self.knobs], dtype=torch.float64)
+
+
+def split(count: Tensor, weights: Tensor) -> Tensor:
+    """Whole parts [B, K] of `count` [B, 1] in proportion to `weights` [B, K], as `hwgen.compiler.place.split` cuts.
+
+    Where no weight is above 0 the first part takes all.
+    """
+    total = weights.sum(1, keepdim=True)
+    first = torch.zeros_like(weights)
+    first[:, 0] = 1
+    share = torch.where(total > 0, weights / total.clamp(min=1e-300), first)
+    edges = count * share.cumsum(1)
+    edges = edges + (edges.round() - edges).detach()
+    return torch.cat([edges[:, :1], edges.diff(dim=1)], 1)
+
+
+def _chip_knobs(side):
+    for name in CHIP_KNOBS:
+        values = tuple(CHIP_RULES[name].values)
+        if name in ("width", "height"):
+            values = tuple(v for v in values if v <= side)
+        yield Knob(name, "categorical" if name in CATEGORICAL else "ordinal", values)
+    yield Knob("clock_mhz", "continuous", CLOCK_MHZ, log=True)
+    yield Knob("arrangement", "categorical", ARRANGEMENTS)
+
+
+def _tile_knobs(k):
+    yield Knob("part", "continuous", (0.0, 1.0), k)
+    for name in TILE_KNOBS:
+        yield Knob(name, "ordinal", tuple(TILE_RULES[name].values), k)
+    for name in SHARES:
+        yield Knob(name, "ordinal", SHARE_VALUES, k)
+
+
+def _fix(knob, fixed):
+    if knob.label not in fixed:
+        return knob
+    value = fixed[knob.label]
+    if knob.kind == "continuous" and not knob.values[0] <= value <= knob.values[1] or (
+            knob.kind != "continuous" and value not in knob.values):
+        raise HwgenError(f"{knob.label} must be one of the knob's values, not {value!r}")
+    return replace(knob, kind="ordinal", values=(value,), log=False)
+
+
+def _place(knob, value):
+    """The number in [0, 1] that stands for a value."""
+    if knob.kind == "continuous":
+        low, high = knob.values
+        if not low <= value <= high:
+            raise HwgenError(f"{knob.label} must be {low} to {high}, not {value!r}")
+        return log(value / low) / log(high / low) if knob.log else (value - low) / (high - low)
+    if value not in knob.values:
+        raise HwgenError(f"{knob.label} must be one of {', '.join(map(str, knob.values))}, not {value!r}")
+    return (knob.values.index(value) + 0.5) / len(knob.values)

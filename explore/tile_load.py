@@ -1,0 +1,186 @@
+"""What every tile class is given: rows, attention heads, memories and instructions, in closed form.
+
+The same rules as `hwgen.compiler` (place, tile_memory, tile_program), for all designs of a batch at once. Rows of a
+tile are a mean over its class (they add up exactly) and a maximum (what the slowest tile has: one row more at most).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from explore.scenario import Scenario
+from explore.space import Knobs
+from explore.straight import ceil, words
+from hwgen.compiler.memory import ROW
+from hwgen.compiler.tile_memory import BLOCK, value_blocks
+from hwgen.compiler.tile_program import LOGITS_CHUNK
+from hwgen.compiler.words import HIGH_LIMB, LOW_LIMB
+from hwgen.isa import WIDTH
+
+_LIMBS = len({HIGH_LIMB, LOW_LIMB})
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows of one matrix kind on a tile [B, K]: the mean of its class, and the most that one has."""
+
+    mean: Tensor
+    most: Tensor
+
+
+@dataclass(frozen=True)
+class TileLoad:
+    """By tile class [B, K], for one tile unless said otherwise.
+
+    `qkv, hidden, ffn, vocabulary`: rows. `units, heads`: attention units in a layer on the busiest tile, and their
+    query heads. `caches`: units that it keeps a cache for, all layers together. Memories in words of their own:
+    `rom`, `rom_most`, `imem`, `vmem`, `xmem`, `kvmem`. `reach`: first word that no message can be sent to.
+    `able`: tiles that may hold heads [B, 1]; `placed`: whether every operator class has a tile [B].
+    """
+
+    qkv: Rows
+    hidden: Rows
+    ffn: Rows
+    vocabulary: Rows
+    units: Tensor
+    heads: Tensor
+    parts: Tensor
+    caches: Tensor
+    able: Tensor
+    placed: Tensor
+    instructions: Tensor
+    rom: Tensor
+    rom_most: Tensor
+    imem: Tensor
+    vmem: Tensor
+    xmem: Tensor
+    kvmem: Tensor
+    reach: Tensor
+
+
+def scale_bytes(vlen: Tensor) -> Tensor:
+    """Scale bytes of an MX word."""
+    return (vlen / BLOCK).clamp(min=1)
+
+
+def row_words(length: int, vlen: Tensor, bias: bool = False) -> Tensor:
+    """Words of a matrix row, as `hwgen.compiler.words.vector_words`."""
+    if not bias:
+        return words(length, vlen)
+    unit = vlen.clamp(min=BLOCK)
+    return words(length, unit) * unit / vlen + 1
+
+
+def _rows(count: int, weight: Tensor, nodes: Tensor) -> Rows:
+    mean = count * weight / (weight * nodes).sum(1, keepdim=True).clamp(min=1e-12)
+    return Rows(mean, ceil(mean))
+
+
+def tile_load(knobs: Knobs, scenario: Scenario) -> TileLoad:
+    """The load of every tile class of a batch."""
+    c = scenario.workload.config
+    present = (knobs.nodes > 0).double()
+    weight = {name: knobs.vlen * share * present for name, share in knobs.shares.items()}
+    group = c.heads // c.kv_heads
+    able = (knobs.nodes * (weight["attention"] > 0)).sum(1, keepdim=True)
+    parts = torch.floor(able.detach() / c.kv_heads).clamp(1, group)
+    count = c.kv_heads * parts  # units of a layer
+    most_heads = ceil(group / parts)
+    even = able > count
+    fraction = weight["attention"] / (weight["attention"] * knobs.nodes).sum(1, keepdim=True).clamp(min=1e-12)
+    holds = (weight["attention"] > 0).double()
+    units = torch.where(even, holds, ceil(count * fraction))
+    caches = torch.where(even, holds * ceil(count * c.layers / able.clamp(min=1)), units * c.layers)
+    rows = {
+        "qkv": _rows((c.heads + 2 * c.kv_heads) * c.head_dim, weight["attention"], knobs.nodes),
+        "hidden": _rows(c.hidden, weight["ffn"], knobs.nodes), "ffn": _rows(c.ffn, weight["ffn"], knobs.nodes),
+        "vocabulary": _rows(c.vocab, weight["vocabulary"], knobs.nodes)}
+    heads = units * most_heads
+    placed = torch.stack([(w * knobs.nodes).sum(1) > 0 for w in weight.values()], 1).all(1)
+    vmem, reach = _vector_memory(c, scenario.context, knobs, rows, units, heads, caches)
+    instructions = _instructions(c, knobs, rows, units, heads, parts)
+    rom = {kind: _rom_words(c, knobs.vlen, {n: getattr(r, kind) for n, r in rows.items()}) for kind in ("mean", "most")}
+    return TileLoad(
+        **rows, units=units, heads=heads, parts=parts, caches=caches, able=able, placed=placed,
+        instructions=instructions, rom=rom["mean"] * present, rom_most=rom["most"] * present,
+        imem=ceil(instructions / knobs.fetch) * present, vmem=vmem * present,
+        xmem=_operand_memory(c, scenario.context, knobs.vlen, heads) * present,
+        kvmem=caches * _cache_words(c, scenario.context, knobs.vlen), reach=reach)
+
+
+def _rom_words(c, vlen, rows):
+    layer = rows["qkv"] * row_words(c.hidden, vlen, c.attention_bias)
+    layer = layer + 2 * rows["ffn"] * row_words(c.hidden, vlen, c.mlp_bias)
+    layer = layer + rows["hidden"] * (row_words(c.heads * c.head_dim, vlen, c.output_bias)
+                                      + row_words(c.ffn, vlen, c.mlp_bias))
+    return c.layers * layer + (1 if c.tied else 2) * rows["vocabulary"] * row_words(c.hidden, vlen)
+
+
+def rom_table_bits(c, context: int, vlen: Tensor) -> Tensor:
+    """Bits of the rotation table and the final gain, which one tile each holds; VLEN of the chip's first class."""
+    table = _LIMBS * (context * words(c.head_dim, vlen) + (words(c.hidden, vlen) if c.tied else 0))
+    return table * 8 * (vlen + scale_bytes(vlen))
+
+
+def _cache_words(c, context, vlen):
+    """KV words of one unit in one layer."""
+    return context * words(c.head_dim, vlen) + c.head_dim * words(context, vlen)
+
+
+def _operand_memory(c, context, vlen, heads):
+    fixed = row_words(c.hidden, vlen, c.attention_bias or c.mlp_bias) + row_words(c.hidden, vlen)
+    fixed = fixed + row_words(c.heads * c.head_dim, vlen, c.output_bias) + row_words(c.ffn, vlen, c.mlp_bias)
+    reach = words(context, vlen.clamp(min=BLOCK)) * vlen.clamp(min=BLOCK) / vlen
+    probabilities = heads.clamp(max=2) * len(value_blocks(c.head_dim)) * reach
+    return fixed + heads * words(c.head_dim, vlen) + probabilities
+
+
+def _aligned(count):
+    return ceil(count / ROW) * ROW
+
+
+def _vector_memory(c, context, knobs, rows, units, heads, caches):
+    """(words, first word beyond message buffers), aligned as the compiler does."""
+    d, blocks, ctx = c.head_dim, len(value_blocks(c.head_dim)), _up(context)
+    most_hidden = (rows["hidden"].most * (knobs.nodes > 0)).amax(1, keepdim=True)
+    common = ROW + _up(c.hidden + BLOCK) + _up(d) + _up(c.hidden * c.tied) + _up(c.heads * d + BLOCK)
+    common = common + _up(c.ffn + BLOCK) + _aligned(most_hidden)
+    reach = common + (heads + 2 * units) * _up(d)
+    # scores, weighted values and head outputs; scale codes of every cache
+    own = reach + heads.clamp(max=2) * (ctx + _up(d)) + heads * _up(d) + caches * blocks * ctx
+    pieces = (knobs.nodes * (rows["hidden"].mean > 0) * _aligned(rows["hidden"].mean)).sum(1, keepdim=True)
+    own = own + pieces * (rows["vocabulary"].mean > 0)
+    own = own + _aligned(rows["qkv"].most) + _aligned(rows["hidden"].most) + 4 * _aligned(rows["ffn"].most)
+    own = own + _aligned(rows["vocabulary"].most) + 2 * ROW + (_up(c.hidden) if c.tied else 0)
+    return own, reach
+
+
+def _up(count: int) -> int:
+    return -(-count // ROW) * ROW
+
+
+def _instructions(c, knobs, rows, units, heads, parts):
+    """Instructions of one token's program, phase by phase as `TileProgram` emits them."""
+    blocks, tiles = len(value_blocks(c.head_dim)), knobs.tiles
+    copies = torch.where(knobs.multicast > 0, torch.ones_like(tiles), tiles)
+    senders = (knobs.nodes * (rows["hidden"].mean > 0)).sum(1, keepdim=True)
+    has = {name: (r.mean > 0).double() for name, r in rows.items()}
+    chunk = torch.where(rows["ffn"].most <= 64, 16.0, 32.0)
+    segments = rows["qkv"].mean / c.head_dim + has["qkv"]
+    away = torch.where(tiles > 1, segments * (1 + (parts - 1) * 2 * c.kv_heads / (c.heads + 2 * c.kv_heads)), 0.0)
+    layer = has["qkv"] * 3 + 2 + segments + away
+    layer = layer + units * (1 + blocks) + heads * (5 + 2 * blocks)
+    layer = layer + heads * (copies - 1)
+    layer = layer + 3 + has["hidden"] * 2 * (3 + copies)
+    layer = layer + has["ffn"] * (3 + words(rows["ffn"].most, chunk) * (4 + copies))
+    start = 3 + has["vocabulary"] * senders * (2 + copies)
+    chunks = words(rows["vocabulary"].most, torch.tensor(float(LOGITS_CHUNK), dtype=torch.float64,
+                                                         device=tiles.device))
+    head = 4 + has["vocabulary"] * (6 + int(c.tied) + 2 * chunks)
+    return start + c.layers * layer + head
+
+
+def program_bits(load: TileLoad, knobs: Knobs) -> Tensor:
+    """Bits of a tile's program ROM [B, K]."""
+    return load.imem * knobs.fetch * WIDTH
