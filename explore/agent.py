@@ -257,10 +257,11 @@ class Agent:
             torch.nn.utils.clip_grad_norm_(module.parameters(), 5.0)
         self.optimisers[name].step()
 
-    def save_policy(self, path: Path) -> None:
-        """Writes what proposals need, in half precision."""
+    def save_policy(self, path: Path, layout: tuple = ()) -> None:
+        """Writes what proposals need, in half precision; `layout` tells what the numbers of an action are."""
         half = {name: {k: v.half() for k, v in getattr(self, name).state_dict().items()} for name in NETWORKS}
-        _write({"format": FORMAT, "hp": asdict(self.hp), "steps": self.shape.steps, "choices": self.shape.choices,
+        _write({"format": FORMAT, "hp": asdict(self.hp), "layout": [(p.label, p.kind, p.values) for p in layout],
+                "steps": self.shape.steps, "choices": self.shape.choices,
                 "scales": [getattr(self, name) for name in SCALES], **half}, path)
 
     @classmethod
@@ -352,7 +353,7 @@ class Training:
         elif chance < self.hp.search:
             actions = practice.mutate(goals, self.random)
         else:
-            actions = self.agent.act(states, self.random)
+            actions = practice.canonical(self.agent.act(states, self.random))
         outcomes = practice.evaluate(actions)
         self.evaluations += count
         own = score(outcomes, goals)

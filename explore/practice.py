@@ -18,11 +18,15 @@ _FIRST = 2048
 
 
 class Practice:
-    """A scenario without a goal. `evaluate`: actions [B, A] -> outcomes and observations [B, 5 + ...]."""
+    """A scenario without a goal. `evaluate`: actions [B, A] -> outcomes and observations [B, 5 + ...].
+
+    `canonical`: actions -> the one that stands for the same chip; all that is stored passes through it.
+    """
 
     def __init__(self, name: str, features: Tensor, shape: ActionShape, observations: int,
-                 evaluate: Callable[[Tensor], Tensor], seed: int = 0, hints: Callable[[Tensor], Tensor] | None = None):
-        self.hints = hints
+                 evaluate: Callable[[Tensor], Tensor], *, seed: int = 0, hints: Callable | None = None,
+                 canonical: Callable[[Tensor], Tensor] = lambda actions: actions):
+        self.hints, self.canonical = hints, canonical
         self.name, self.features, self.shape, self.evaluate = name, features, shape, evaluate
         generator = torch.Generator().manual_seed(seed)
         actions = self.random_actions(_FIRST, generator)
@@ -32,7 +36,7 @@ class Practice:
         self.learn(actions, first)
 
     def random_actions(self, count: int, generator: torch.Generator) -> Tensor:
-        return random_actions(self.shape, count, generator)
+        return self.canonical(random_actions(self.shape, count, generator))
 
     def draw_states(self, goals: Goals, again: float, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """(states, their part about an earlier design): that part is zero but for a share `again`."""
@@ -49,7 +53,7 @@ class Practice:
         """Children of the archived designs that serve `goals` best, some crossed with other archived designs."""
         parents = self.archive.actions[self.archive.best(goals)[1]]
         others = self.archive.actions[torch.randint(len(self.archive.actions), (len(goals),), generator=generator)]
-        return mutate(self.shape, parents, generator, others)
+        return self.canonical(mutate(self.shape, parents, generator, others))
 
     def learn(self, actions: Tensor, outcomes: Tensor) -> None:
         self.archive.add(actions, outcomes)
