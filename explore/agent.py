@@ -50,13 +50,13 @@ class HyperParameters:
 
     seed: int = 1
     """seeds networks, exploration and replay"""
-    steps: int = 4000
+    steps: int = 3000
     """batches of designs evaluated; each is `batch_designs` evaluations"""
-    batch_designs: int = 256
+    batch_designs: int = 384
     """designs of one scenario evaluated at once, each for a goal of its own"""
     updates: int = 1
     """gradient steps after each batch: low, since evaluations are cheap (the paper: 1 a design)"""
-    batch: int = 512
+    batch: int = 320
     """stored steps in a gradient step (the paper: 256)"""
     replay: int = 100_000
     """stored steps"""
@@ -74,9 +74,9 @@ class HyperParameters:
     """exponent of the correction for that, rising to 1"""
     hidden: int = 128
     """width of each expert's hidden layers (the paper: 256, without a mixture that is computed densely)"""
-    critic_hidden: int = 192
+    critic_hidden: int = 160
     """width of the hidden layers of critics and surrogate (the paper: 256)"""
-    surrogates: int = 3
+    surrogates: int = 2
     """members of the surrogate ensemble; 0 leaves the ranking to the critics"""
     experts: int = 4
     """experts behind the gate; 1 is the ablation without a mixture"""
