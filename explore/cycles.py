@@ -23,17 +23,18 @@ class Overheads:
     """Cycles that the hardware adds to its throughputs, measured in RTL simulation by `python -m bench.calibration`.
 
     `phase`: per phase, filling and draining of units, network and queues. `hop`: per router and phase. `vector`: per
-    vector instruction on the critical path. `head`: per attention head of a tile. `message`: per message of q, k, v.
+    vector instruction on the critical path, `issue`: per one that follows another at once. `head`: per attention head of a tile. `message`: per message of q, k, v.
     `token`: per token, from the last answer to the first instruction. `gather`: factor on the cycles of a gather,
     what forks lose that wait for all their outputs.
     """
 
-    phase: float = 40.0
+    phase: float = 15.0
     hop: float = 2.0
-    vector: float = 12.0
-    head: float = 40.0
+    vector: float = 11.0
+    issue: float = 3.0
+    head: float = 12.0
     message: float = 4.0
-    token: float = 60.0
+    token: float = 20.0
     gather: float = 1.1
 
 
@@ -42,7 +43,7 @@ class Cycles:
     """Cycles of a token at one position [B], by what they are spent on; `total` is their sum.
 
     By class [B, K], mean of its tiles: `rom_words`, `kv_words` read by the matrix unit, and `vector_busy` cycles.
-    `flits` [B]: through every local output. `link_flits` [B]: flits times links, of the whole chip.
+    `sent` [B, K]: flits that a tile sends to all others. `unicast` [B]: flits of q, k and v messages. `link_flits` [B]: flits times links, of the whole chip.
     """
 
     embedding: Tensor
@@ -54,7 +55,8 @@ class Cycles:
     rom_words: Tensor
     kv_words: Tensor
     vector_busy: Tensor
-    flits: Tensor
+    sent: Tensor
+    unicast: Tensor
     link_flits: Tensor
 
     @property
@@ -91,25 +93,26 @@ def cycles(knobs: Knobs, load: TileLoad, form: Packets, scenario: Scenario, posi
     up_words = row_words(c.hidden, knobs.vlen, c.mlp_bias)
     norm = 3 * vector(c.hidden)
     qkv = norm * (load.qkv.mean > 0) + load.qkv.most * qkv_words
-    attention, busy = _attention(c, knobs, load, form, position + 1, vector, o)
+    attention, busy = _attention(c, knobs, load, form, position + 1, o)
     project = (vector(c.heads * c.head_dim) + load.hidden.most * out_words + vector(load.hidden.most, 2))
     chunk = torch.where(load.ffn.most <= 64, 16.0, 32.0).minimum(load.ffn.most.clamp(min=1))
     feed = norm + torch.maximum(2 * load.ffn.most * up_words, words(load.ffn.most, knobs.lanes) * 3)
-    feed = (feed + 2 * vector(chunk, 2)) * (load.ffn.mean > 0)
+    last = load.ffn.most - torch.ceil(load.ffn.most.detach() / chunk - 1) * chunk
+    feed = (feed + vector(last) + vector(last, 2)) * (load.ffn.mean > 0)
     down = vector(c.ffn) + load.hidden.most * ffn_words + vector(load.hidden.most, 2)
     down, project = (t * (load.hidden.mean > 0) for t in (down, project))
-    x_gather, x_flits = gather_cycles(knobs, form, load.hidden.most)
-    h_gather, h_flits = gather_cycles(knobs, form, load.ffn.most, 32.0)
+    x_gather, x_sent = gather_cycles(knobs, form, load.hidden.most)
+    h_gather, h_sent = gather_cycles(knobs, form, load.ffn.most, 32.0)
     a_rows = load.heads * c.head_dim * share
-    a_gather, a_flits = gather_cycles(knobs, form, a_rows, float(c.head_dim))
+    a_gather, a_sent = gather_cycles(knobs, form, a_rows, float(c.head_dim))
     gathers = c.layers * (o.gather * (2 * x_gather + a_gather + _rest(h_gather, feed, slowest)) + 5 * settle)
     head, head_busy = _head(c, knobs, load, width, vector, norm, slowest, output)
     head = head + o.token + 2 * settle
     layer = load.qkv.mean * qkv_words + load.hidden.mean * (out_words + ffn_words) + 2 * load.ffn.mean * up_words
     kv = load.heads * share * ((position + 1) * words(c.head_dim, knobs.vlen)
                                + c.head_dim * words(position + 1, knobs.vlen))
-    unicast = _qkv_flits(c, load, form, nodes) * hops / 3
-    flits = c.layers * (2 * x_flits + h_flits + a_flits) + x_flits
+    unicast = c.layers * _qkv_flits(c, load, form, nodes) * (1 - 1 / knobs.tiles[:, 0])
+    sent = c.layers * (2 * x_sent + h_sent + a_sent) + x_sent
     prep = (3 * (words(c.hidden, knobs.lanes) * 2) + words(c.heads * c.head_dim, knobs.lanes)
             + words(c.ffn, knobs.lanes)) * c.layers
     return Cycles(
@@ -117,8 +120,14 @@ def cycles(knobs: Knobs, load: TileLoad, form: Packets, scenario: Scenario, posi
         projections=c.layers * (slowest(qkv) + slowest(project)), attention=c.layers * slowest(attention),
         feed_forward=c.layers * (slowest(feed) + slowest(down)), head=head, gathers=gathers,
         rom_words=c.layers * layer + load.vocabulary.mean * width * output, kv_words=c.layers * kv,
-        vector_busy=prep + busy * share * c.layers + head_busy, flits=flits,
-        link_flits=flits * knobs.tiles[:, 0] + c.layers * unicast)
+        vector_busy=prep + busy * share * c.layers + head_busy, sent=sent, unicast=unicast,
+        link_flits=(sent * nodes).sum(1) * _links(knobs) + unicast * (hops / 3 + 1))
+
+
+def _links(knobs):
+    """Links and local outputs that one message to all tiles crosses."""
+    hops = (knobs.width + knobs.height)[:, 0] / 3
+    return knobs.tiles[:, 0] * torch.where(knobs.multicast[:, 0] > 0, torch.ones_like(hops), hops.clamp(min=1))
 
 
 def _share(c, load):
@@ -131,14 +140,23 @@ def _rest(gather, compute, slowest):
     return torch.maximum(gather - 0.75 * slowest(compute), 0.25 * gather)
 
 
-def _attention(c, knobs, load, form, seen, vector, o):
-    """(cycles of a layer's attention on the busiest tile, vector cycles) [B, K]; heads overlap pairwise."""
+def _attention(c, knobs, load, form, seen, o):
+    """(cycles of a layer's attention on the busiest tile, vector cycles) [B, K].
+
+    Of a head, scores and weighted values (matrix unit) enclose the softmax (vector unit), and two heads are under way:
+    the longer unit sets the pace, and the last softmax shows as far as no other product hides it. Rotations and new
+    cache entries go before the first head; all but the first are hidden behind its scores.
+    """
     blocks = len(value_blocks(c.head_dim))
-    matrix = seen * words(c.head_dim, knobs.vlen) + c.head_dim * words(seen, knobs.vlen)
-    softmax = words(seen, knobs.lanes) * (1 + 2 * blocks) + words(c.head_dim, knobs.lanes)
-    first = load.units * (vector(c.head_dim, 2) + c.head_dim) + load.heads * vector(c.head_dim, 2)
-    longer, shorter = torch.maximum(matrix, softmax), torch.minimum(matrix, softmax)
-    spent = first + load.heads * (longer + o.head) + shorter * (load.heads > 0)
+    scores, values = seen * words(c.head_dim, knobs.vlen), c.head_dim * words(seen, knobs.vlen)
+    row = words(seen, knobs.lanes)
+    softmax = row * (1 + 2 * blocks) + words(c.head_dim, knobs.lanes)
+    turned = 2 * words(c.head_dim, knobs.lanes) + o.issue
+    first = load.units * (turned + c.head_dim + blocks * o.issue) + load.heads * turned
+    work = (softmax + o.head) * load.heads
+    shown = torch.where(load.heads > 1, (softmax + o.head - values).clamp(min=0), softmax + o.head)
+    by_matrix = load.heads * (scores + values) + shown
+    spent = 2 * turned + torch.maximum(by_matrix, first - 2 * turned + scores + work + values) * (load.heads > 0)
     lane = receive_cycles(form.per_flit, knobs.lanes)
     arrivals = (load.heads + 2 * load.units) * (words(c.head_dim, form.per_flit) * lane)
     arrivals = arrivals + _messages(c, load) * (o.message + form.header)

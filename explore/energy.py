@@ -62,7 +62,7 @@ def power_w(knobs: Knobs, load: TileLoad, form: Packets, logic: Gates, timing: C
         "cache": (nodes * timing.kv_words * sram_pj(bits / 8, load.kvmem * bits)).sum(1) * pj,
         "vector": (nodes * timing.vector_busy * (logic.vector * GATE_FJ * 1e-3
                                                  + 2 * sram_pj(row, load.vmem * WORD_BITS))).sum(1) * pj,
-        "network": (nodes.sum(1) * timing.flits * sram_pj(knobs.flit_bits / 8, load.vmem * WORD_BITS).mean(1)
+        "network": (nodes.sum(1) * (nodes * timing.sent).sum(1) * sram_pj(knobs.flit_bits / 8, load.vmem * WORD_BITS).mean(1)
                     + timing.link_flits * buffered) * pj + hop_bits * pitch * wire,
         "clock": ge * FLIP_FLOPS * CLOCK_FJ * 1e-15 * node.energy_scale * hertz,
         "leakage": leak,

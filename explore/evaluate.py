@@ -16,8 +16,9 @@ from explore.limits import Reason, violations
 from explore.logic_area import gates
 from explore.network_load import packets
 from explore.scenario import Scenario
-from explore.space import Space
+from explore.space import Knobs, Space, knobs_of
 from explore.tile_load import tile_load
+from hwgen.design import Design
 
 LIFE_SECONDS = 3 * 365.25 * 24 * 3600
 """Time over which a die is written off: three years of work."""
@@ -71,8 +72,16 @@ def default_space() -> Space:
 def evaluate(designs: Tensor, scenario: Scenario, space: Space | None = None, *,
              overheads: Overheads | None = None) -> Evaluation:
     """The figures of `designs` [B, D], rows of `space`."""
-    space = space or default_space()
-    knobs = space.values(designs)
+    return evaluate_knobs((space or default_space()).values(designs), scenario, overheads=overheads)
+
+
+def evaluate_design(design: Design, scenario: Scenario) -> Evaluation:
+    """The figures of one design, a batch of one; its classes may lie anywhere on the mesh."""
+    return evaluate_knobs(knobs_of(design), scenario)
+
+
+def evaluate_knobs(knobs: Knobs, scenario: Scenario, *, overheads: Overheads | None = None) -> Evaluation:
+    """The figures of designs given by the values of their knobs."""
     load = tile_load(knobs, scenario)
     form = packets(knobs, load.reach)
     timing = cycles(knobs, load, form, scenario, scenario.at, overheads=overheads)
@@ -92,7 +101,7 @@ def evaluate(designs: Tensor, scenario: Scenario, space: Space | None = None, *,
     dies = scenario.node.good_dies(area.clamp(max=20000.0)).clamp(min=1e-3)
     cost = scenario.node.wafer_usd / dies
     floor = scenario.node.rom_fj_bit * 1e-15 * 8 * workload.bytes_per_token(scenario.at) / latency
-    excess, reasons = violations(knobs, load, form, scenario, area, power, latency, space)
+    excess, reasons = violations(knobs, load, form, scenario, area, power, latency)
     return Evaluation(
         tok_s=1 / latency, tok_s_stream=1 / latency, latency_s=latency, ttft_s=ttft, cycles=timing.total,
         cycle_parts=timing.parts, power=power, power_parts=power_parts, area=area, area_parts=area_parts,

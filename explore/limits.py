@@ -9,7 +9,7 @@ from torch import Tensor
 from explore.network_load import Packets
 from explore.node import RETICLE_MM2
 from explore.scenario import Scenario
-from explore.space import Knobs, Space
+from explore.space import Knobs
 from explore.tile_load import TileLoad
 from hwgen.compiler.compile import ADDRESS_LIMITS, IMEM_WORDS
 from hwgen.design import CHIP_RULES
@@ -74,7 +74,7 @@ def _network_exists(knobs: Knobs) -> Tensor:
 
 
 def violations(knobs: Knobs, load: TileLoad, form: Packets, scenario: Scenario, area: Tensor, power: Tensor,
-               latency: Tensor, space: Space) -> tuple[Tensor, Tensor]:
+               latency: Tensor) -> tuple[Tensor, Tensor]:
     """(summed relative excess, bits of `Reason`) [B]."""
     def over(value, limit):
         return (value / limit - 1).clamp(min=0)

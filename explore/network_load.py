@@ -51,27 +51,56 @@ def packets(knobs: Knobs, reach: Tensor) -> Packets:
     return Packets(per_flit, header, several)
 
 
-def receive_cycles(per_flit: Tensor, lanes: Tensor) -> Tensor:
-    """Cycles that the network interface takes for a payload flit: rows of vector memory that it touches, on average."""
-    return (per_flit + lanes - 1) / lanes
+def receive_cycles(per_flit: Tensor, lanes: Tensor, rows: Tensor | None = None) -> Tensor:
+    """Cycles that the network interface takes for a payload flit: rows of vector memory that it touches, on average.
+
+    `rows`: words of the messages, one after the other from a row start; None where they start anywhere.
+    """
+    step = torch.ones_like(per_flit)
+    for power in (2, 4, 8, 16) if rows is not None else ():
+        step = torch.where(rows.detach() % power == 0, float(power), step)
+    return (per_flit + lanes - torch.minimum(step, torch.minimum(per_flit, lanes))) / lanes
 
 
 def gather_cycles(knobs: Knobs, form: Packets, rows: Tensor, chunk: float | None = None) -> tuple[Tensor, Tensor]:
-    """(cycles [B], flits through every local output [B]) of a gather to which tiles send `rows` words each [B, K].
+    """(cycles [B], flits that a tile sends [B, K]) of a gather to which tiles send `rows` words each [B, K].
 
     `chunk`: words of the messages in which a tile sends them; one message where it is None.
     """
-    if chunk is None:
-        whole, rest = torch.zeros_like(rows), rows
-    else:
-        whole = torch.floor(rows.detach() / chunk)
-        rest = rows - whole * chunk
-    full = form.flits(torch.full_like(rows, float(chunk or 0)), True) if chunk else torch.zeros_like(rows)
-    sent = whole * full + form.flits(rest, True)
-    payload = whole * words(chunk or 0, form.per_flit) + words(rest, form.per_flit)
+    whole = torch.zeros_like(rows) if chunk is None else torch.floor(rows.detach() / chunk)
+    full = rows if chunk is None else torch.full_like(rows, chunk)
+    rest = rows - whole * full if chunk is not None else rows
+    sent = whole * form.flits(full, True) + form.flits(rest, True)
+    payload = whole * words(full, form.per_flit) + words(rest, form.per_flit)
     flits, carried = (sent * knobs.nodes).sum(1), (payload * knobs.nodes).sum(1)
-    slowest = (receive_cycles(form.per_flit, knobs.lanes) * (knobs.nodes > 0)).amax(1).clamp(min=1)
+    slowest = (receive_cycles(form.per_flit, knobs.lanes, rows) * (knobs.nodes > 0)).amax(1).clamp(min=1)
     taken = flits + carried * (slowest - 1)
     repeats = torch.where(knobs.multicast[:, 0] > 0, torch.ones_like(flits), knobs.tiles[:, 0])
     most = (sent * (knobs.nodes > 0)).amax(1) * repeats
-    return torch.maximum(taken, most), flits
+    return torch.maximum(taken, most), sent
+
+
+def busiest_links(knobs: Knobs, sent: Tensor, unicast: Tensor) -> dict[str, Tensor]:
+    """Flits on the busiest link of each class [B] where every tile sends `sent` flits [B, K] to all tiles.
+
+    `unicast`: flits [B] from anywhere to anywhere, of which a quarter crosses the middle of a row or column one way.
+
+    Along the XY tree a row's link carries what its row sends from one side, a column's link what all rows on one side
+    send, a local output everything. Rows are taken to be alike, but where classes fill rows whole: there the heaviest
+    tiles share one. Without multicast a copy for every tile goes the same ways.
+    """
+    total = (sent * knobs.nodes).sum(1)
+    width, height = knobs.width[:, 0], knobs.height[:, 0]
+    order = sent.argsort(1, descending=True)
+    heavy, count = sent.gather(1, order), knobs.nodes.gather(1, order)
+    before = count.cumsum(1) - count
+    places = (knobs.width - 1 - before).clamp(min=0).minimum(count)
+    alike = total / height * (1 - 1 / width)
+    row = torch.where((knobs.arrangement[:, 0] == 0) & ((knobs.nodes > 0).sum(1) > 1), (heavy * places).sum(1), alike)
+    column = total * (1 - 1 / height)
+    # one copy a tile: a link of a row carries those for the columns beyond it, half of them at the middle
+    copies = knobs.multicast[:, 0] <= 0
+    row = torch.where(copies, row * height * width / 4 * width / (width - 1).clamp(min=1), row)
+    column = torch.where(copies, total * height / 4, column)
+    return {"row": (row + unicast / (4 * height)) * (width > 1), "column": (column + unicast / (4 * width)) * (height > 1),
+            "local": total + unicast / (width * height)}

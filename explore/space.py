@@ -176,6 +176,19 @@ class Space:
         return torch.tensor([_place(knob, at[knob.label]) for knob in self.knobs], dtype=torch.float64)
 
 
+def knobs_of(design: Design) -> Knobs:
+    """The values of one design [1, ...], wherever its classes lie (the arrangement counts as the first)."""
+    def column(values):
+        return torch.tensor([[float(v) for v in values]], dtype=torch.float64)
+
+    chip = {name: column([getattr(design, name)]) for name in (*CHIP_KNOBS, "clock_mhz") if name != "routing"}
+    tile = {name: column([getattr(cls, name) for cls in design.classes]) for name in TILE_KNOBS}
+    return Knobs(
+        **chip, **tile, routing=column([CHIP_RULES["routing"].values.index(design.routing)]), arrangement=column([0]),
+        nodes=column([design.node_class.count(k) for k in range(len(design.classes))]),
+        shares={name: column([cls.shares[i] for cls in design.classes]) for i, name in enumerate(SHARES)})
+
+
 def split(count: Tensor, weights: Tensor) -> Tensor:
     """Whole parts [B, K] of `count` [B, 1] in proportion to `weights` [B, K], as `hwgen.compiler.place.split` cuts.
 

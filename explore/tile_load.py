@@ -86,7 +86,6 @@ def tile_load(knobs: Knobs, scenario: Scenario) -> TileLoad:
     able = (knobs.nodes * (weight["attention"] > 0)).sum(1, keepdim=True)
     parts = torch.floor(able.detach() / c.kv_heads).clamp(1, group)
     count = c.kv_heads * parts  # units of a layer
-    most_heads = ceil(group / parts)
     even = able > count
     fraction = weight["attention"] / (weight["attention"] * knobs.nodes).sum(1, keepdim=True).clamp(min=1e-12)
     holds = (weight["attention"] > 0).double()
@@ -96,16 +95,16 @@ def tile_load(knobs: Knobs, scenario: Scenario) -> TileLoad:
         "qkv": _rows((c.heads + 2 * c.kv_heads) * c.head_dim, weight["attention"], knobs.nodes),
         "hidden": _rows(c.hidden, weight["ffn"], knobs.nodes), "ffn": _rows(c.ffn, weight["ffn"], knobs.nodes),
         "vocabulary": _rows(c.vocab, weight["vocabulary"], knobs.nodes)}
-    heads = units * most_heads
+    heads = ceil(units * group / parts)
     placed = torch.stack([(w * knobs.nodes).sum(1) > 0 for w in weight.values()], 1).all(1)
     vmem, reach = _vector_memory(c, scenario.context, knobs, rows, units, heads, caches)
-    instructions = _instructions(c, knobs, rows, units, heads, parts)
+    instructions = _instructions(c, knobs, rows, units, heads, caches, parts)
     rom = {kind: _rom_words(c, knobs.vlen, {n: getattr(r, kind) for n, r in rows.items()}) for kind in ("mean", "most")}
     return TileLoad(
         **rows, units=units, heads=heads, parts=parts, caches=caches, able=able, placed=placed,
         instructions=instructions, rom=rom["mean"] * present, rom_most=rom["most"] * present,
         imem=ceil(instructions / knobs.fetch) * present, vmem=vmem * present,
-        xmem=_operand_memory(c, scenario.context, knobs.vlen, heads) * present,
+        xmem=_operand_memory(c, scenario.context, knobs.vlen, rows, heads) * present,
         kvmem=caches * _cache_words(c, scenario.context, knobs.vlen), reach=reach)
 
 
@@ -128,9 +127,13 @@ def _cache_words(c, context, vlen):
     return context * words(c.head_dim, vlen) + c.head_dim * words(context, vlen)
 
 
-def _operand_memory(c, context, vlen, heads):
-    fixed = row_words(c.hidden, vlen, c.attention_bias or c.mlp_bias) + row_words(c.hidden, vlen)
-    fixed = fixed + row_words(c.heads * c.head_dim, vlen, c.output_bias) + row_words(c.ffn, vlen, c.mlp_bias)
+def _operand_memory(c, context, vlen, rows, heads):
+    def has(*names):
+        return (sum(rows[name].mean for name in names) > 0).double()
+
+    fixed = has("qkv", "ffn") * row_words(c.hidden, vlen, c.attention_bias or c.mlp_bias)
+    fixed = fixed + has("vocabulary") * row_words(c.hidden, vlen) + has("hidden") * (
+        row_words(c.heads * c.head_dim, vlen, c.output_bias) + row_words(c.ffn, vlen, c.mlp_bias))
     reach = words(context, vlen.clamp(min=BLOCK)) * vlen.clamp(min=BLOCK) / vlen
     probabilities = heads.clamp(max=2) * len(value_blocks(c.head_dim)) * reach
     return fixed + heads * words(c.head_dim, vlen) + probabilities
@@ -149,10 +152,12 @@ def _vector_memory(c, context, knobs, rows, units, heads, caches):
     reach = common + (heads + 2 * units) * _up(d)
     # scores, weighted values and head outputs; scale codes of every cache
     own = reach + heads.clamp(max=2) * (ctx + _up(d)) + heads * _up(d) + caches * blocks * ctx
-    pieces = (knobs.nodes * (rows["hidden"].mean > 0) * _aligned(rows["hidden"].mean)).sum(1, keepdim=True)
-    own = own + pieces * (rows["vocabulary"].mean > 0)
-    own = own + _aligned(rows["qkv"].most) + _aligned(rows["hidden"].most) + 4 * _aligned(rows["ffn"].most)
-    own = own + _aligned(rows["vocabulary"].most) + 2 * ROW + (_up(c.hidden) if c.tied else 0)
+    pieces = (knobs.nodes * (rows["hidden"].mean > 0) * _aligned(rows["hidden"].most)).sum(1, keepdim=True)
+    speaks = (rows["vocabulary"].mean > 0).double()
+    own = own + ROW + speaks * (pieces + ROW + (_up(c.hidden) if c.tied else 0))
+    away = (knobs.tiles > 1).double() * (rows["qkv"].mean > 0)
+    own = own + away * _aligned(rows["qkv"].most) + _aligned(rows["hidden"].most) + 4 * _aligned(rows["ffn"].most)
+    own = own + _aligned(rows["vocabulary"].most)
     return own, reach
 
 
@@ -160,7 +165,7 @@ def _up(count: int) -> int:
     return -(-count // ROW) * ROW
 
 
-def _instructions(c, knobs, rows, units, heads, parts):
+def _instructions(c, knobs, rows, units, heads, caches, parts):
     """Instructions of one token's program, phase by phase as `TileProgram` emits them."""
     blocks, tiles = len(value_blocks(c.head_dim)), knobs.tiles
     copies = torch.where(knobs.multicast > 0, torch.ones_like(tiles), tiles)
@@ -170,8 +175,8 @@ def _instructions(c, knobs, rows, units, heads, parts):
     segments = rows["qkv"].mean / c.head_dim + has["qkv"]
     away = torch.where(tiles > 1, segments * (1 + (parts - 1) * 2 * c.kv_heads / (c.heads + 2 * c.kv_heads)), 0.0)
     layer = has["qkv"] * 3 + 2 + segments + away
-    layer = layer + units * (1 + blocks) + heads * (5 + 2 * blocks)
-    layer = layer + heads * (copies - 1)
+    held = (caches / (units * c.layers).clamp(min=1e-9)).clamp(max=1)
+    layer = layer + held * (units * (1 + blocks) + heads * (4 + 2 * blocks + copies))
     layer = layer + 3 + has["hidden"] * 2 * (3 + copies)
     layer = layer + has["ffn"] * (3 + words(rows["ffn"].most, chunk) * (4 + copies))
     start = 3 + has["vocabulary"] * senders * (2 + copies)

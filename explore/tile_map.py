@@ -1,0 +1,194 @@
+"""One design tile by tile: what every tile holds and does, and what real routes put on every link.
+
+The placement is the compiler's own, tile by tile; the evaluator's closed form stands for its mean. Reports show these
+maps, and `deviation` tells how far the closed form is off for the design.
+"""
+
+from collections import Counter
+from dataclasses import dataclass, field
+from math import ceil
+
+import numpy as np
+
+from explore.cycles import cycles
+from explore.network_load import busiest_links, packets
+from explore.scenario import Scenario
+from explore.space import knobs_of
+from explore.tile_load import tile_load
+from hwgen.compiler.place import Placement, place
+from hwgen.compiler.words import vector_words, word_bytes
+from hwgen.design import Design
+from hwgen.model_config import ModelConfig
+from hwgen.noc.routes import DIRECTIONS, tree
+
+LINK_CLASSES = {"east": "row", "west": "row", "north": "column", "south": "column", "local": "local"}
+
+
+@dataclass(frozen=True)
+class TileMap:
+    """Arrays [height, width] of a design for one token at the scenario's position.
+
+    `weights`: weight elements held. `wmem_kib`: weight ROM used. `fetch`, `vlen`, `lanes`: of its class. `load`: busy
+    cycles of its matrix unit. `sent`: flits of its messages to all tiles. `links`: (x, y, output) -> flits.
+    """
+
+    weights: np.ndarray
+    wmem_kib: np.ndarray
+    fetch: np.ndarray
+    vlen: np.ndarray
+    lanes: np.ndarray
+    load: np.ndarray
+    sent: np.ndarray
+    links: dict = field(repr=False)
+
+    def busiest(self) -> dict[str, float]:
+        """Link class (row, column, local) -> flits on its busiest link."""
+        found = dict.fromkeys(("row", "column", "local"), 0.0)
+        for (_, _, out), flits in self.links.items():
+            found[LINK_CLASSES[out]] = max(found[LINK_CLASSES[out]], flits)
+        return found
+
+
+def tile_map(design: Design, scenario: Scenario) -> TileMap:
+    """The maps of `design`; takes seconds on a mesh of a thousand tiles."""
+    config, placement = scenario.workload.config, place(scenario.workload.config, design)
+    words = {kind: np.array([b - a for a, b in getattr(placement, kind)]) for kind in
+             ("qkv", "hidden", "ffn", "vocabulary")}
+    classes = [design.tile_class(t) for t in range(design.tiles)]
+    vlen = np.array([c.vlen for c in classes])
+    rom, load = _matrix(config, words, vlen)
+    load = load + _attention(config, placement, vlen, scenario.at)
+    sent = _sent(config, design, scenario, placement, words)
+    links = _gather_links(design, sent)
+    for (source, target), flits in _unicast(config, design, scenario, placement).items():
+        for link in _path(design, source, target):
+            links[link] += flits
+    shape = (design.height, design.width)
+    return TileMap(
+        weights=_weights(config, words).reshape(shape),
+        wmem_kib=(rom * np.array([word_bytes(int(v)) for v in vlen]) / 1024).reshape(shape),
+        fetch=np.array([c.fetch for c in classes]).reshape(shape), vlen=vlen.reshape(shape),
+        lanes=np.array([c.lanes for c in classes]).reshape(shape), load=load.reshape(shape),
+        sent=sent.reshape(shape), links=dict(links))
+
+
+def deviation(design: Design, scenario: Scenario, maps: TileMap | None = None) -> dict[str, float]:
+    """Relative difference of the closed form to the maps: busiest link of each class, and all matrix cycles."""
+    maps = maps or tile_map(design, scenario)
+    knobs = knobs_of(design)
+    load = tile_load(knobs, scenario)
+    timing = cycles(knobs, load, packets(knobs, load.reach), scenario, scenario.at)
+    closed = {name: float(flits) for name, flits in busiest_links(knobs, timing.sent, timing.unicast).items()}
+    closed["matrix"] = float((knobs.nodes * (timing.rom_words + timing.kv_words)).sum())
+    real = maps.busiest() | {"matrix": float(maps.load.sum())}
+    return {name: closed[name] / real[name] - 1 if real[name] else 0.0 for name in closed}
+
+
+def _weights(config: ModelConfig, rows) -> np.ndarray:
+    out = config.heads * config.head_dim
+    layer = (rows["qkv"] + 2 * rows["ffn"]) * config.hidden + rows["hidden"] * (out + config.ffn)
+    return config.layers * layer + (1 if config.tied else 2) * rows["vocabulary"] * config.hidden
+
+
+def _matrix(config: ModelConfig, rows, vlen):
+    """(words of weight ROM, of these the words read for one token) of every tile."""
+    def per_row(length, bias=False):
+        return np.array([vector_words(length, int(v), bias) for v in vlen])
+
+    out = config.heads * config.head_dim
+    layer = rows["qkv"] * per_row(config.hidden, config.attention_bias)
+    layer = layer + 2 * rows["ffn"] * per_row(config.hidden, config.mlp_bias)
+    layer = layer + rows["hidden"] * (per_row(out, config.output_bias) + per_row(config.ffn, config.mlp_bias))
+    head = rows["vocabulary"] * per_row(config.hidden)
+    read = config.layers * layer + head
+    return read if config.tied else read + head, read
+
+
+def _attention(config: ModelConfig, placement: Placement, vlen, position: int) -> np.ndarray:
+    seen, d = position + 1, config.head_dim
+    busy = np.zeros(len(vlen))
+    for unit in (unit for units in placement.units for unit in units):
+        width = int(vlen[unit.tile])
+        busy[unit.tile] += unit.count * (seen * vector_words(d, width) + d * vector_words(seen, width))
+    return busy
+
+
+def _format(design, scenario):
+    knobs = knobs_of(design)
+    form = packets(knobs, tile_load(knobs, scenario).reach)
+    per_flit, header, several = (int(t) for t in (form.per_flit, form.header, form.several))
+
+    def flits(count, gathered):
+        payload = ceil(count / per_flit)
+        return payload + header * ceil(payload / (max(1, several) if gathered else 16))
+
+    return flits
+
+
+def _sent(config, design, scenario, placement, rows):
+    """Flits of every tile's messages to all tiles in one token; the embedding row counts at its owner's mean."""
+    flits = _format(design, scenario)
+    heads = Counter(unit.tile for units in placement.units for unit in units for _ in range(unit.count))
+    sent = np.zeros(design.tiles)
+    for t in range(design.tiles):
+        n, ffn = int(rows["hidden"][t]), int(rows["ffn"][t])
+        chunk = 16 if ffn <= 64 else 32
+        whole, rest = divmod(ffn, chunk)
+        sent[t] = config.layers * (2 * flits(n, True) + whole * flits(chunk, True) + flits(rest, True))
+        sent[t] += heads[t] * flits(config.head_dim, True) + flits(n, True)
+    return sent
+
+
+def _gather_links(design: Design, sent) -> Counter:
+    links = Counter()
+    width, height = design.width, design.height
+    for t, flits in enumerate(sent):
+        if not flits:
+            continue
+        source = t % width, t // width
+        if design.multicast:
+            for (x, y), _, outputs in tree(source, (0, 0, width - 1, height - 1)):
+                for out in outputs:
+                    links[x, y, out] += flits
+        else:
+            for target in range(design.tiles):
+                for link in _path(design, t, target):
+                    links[link] += flits
+    return links
+
+
+def _path(design: Design, source: int, target: int):
+    """Links of an XY route, the local output last."""
+    x, y = source % design.width, source // design.width
+    goal_x, goal_y = target % design.width, target // design.width
+    while (x, y) != (goal_x, goal_y):
+        dx, dy = np.sign(goal_x - x), 0 if goal_x != x else np.sign(goal_y - y)
+        yield x, y, next(name for name, step in DIRECTIONS.items() if step == (dx, dy))
+        x, y = x + int(dx), y + int(dy)
+    yield x, y, "local"
+
+
+def _unicast(config, design, scenario, placement) -> Counter:
+    """(source, target) -> flits of q, k and v rows that go to the tiles whose heads need them."""
+    flits, d = _format(design, scenario), config.head_dim
+    group = config.heads // config.kv_heads
+    starts = np.array([a for a, _ in placement.qkv])
+    found = Counter()
+
+    def rows_of(first):
+        tile = int(np.searchsorted(starts, first, side="right")) - 1
+        while first < stop:
+            end = min(stop, placement.qkv[tile][1])
+            if end > first:
+                yield tile, end - first
+            first, tile = max(first, end), tile + 1
+
+    for unit in (unit for units in placement.units for unit in units):
+        base = unit.kv * (group + 2)
+        for head in (*(base + q - unit.kv * group for q in range(unit.first, unit.first + unit.count)),
+                     base + group, base + group + 1):
+            stop = (head + 1) * d
+            for tile, count in rows_of(head * d):
+                if tile != unit.tile:
+                    found[tile, unit.tile] += flits(count, False)
+    return found
