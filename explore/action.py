@@ -8,7 +8,6 @@ from torch.nn import functional as F
 
 from explore.networks import ActionShape
 from explore.space import Space
-from hwgen.design import SHARES
 
 _LOGARITHMIC = 16
 """Ordinals 1, 2, 3, ... with at least so many values move in the logarithm: a mesh of 3 and of 4 differ by a third."""
@@ -115,31 +114,17 @@ class Codec:
                for column, places in zip(self._category_columns, self._category_places, strict=True)]
         return self.shape.snap(torch.cat([2 * x - 1, *hot], 1).float())
 
-    def hints(self, actions: Tensor) -> Tensor:
-        """[B, 10] logarithms of products of knobs that speed and area hang on; differentiable.
+    def numbers(self, actions: Tensor) -> dict[str, Tensor]:
+        """Knob name -> what it stands for: [B] of the chip, [B, K] by tile class; differentiable.
 
-        Tiles, clock, side, MACs and lanes a cycle, the fewest lanes of a class, MACs a cycle that each operator class
-        can use (what the class with the largest share of its rows allows), and the classes that have tiles.
+        Knobs with a logarithmic scale come as logarithms. Fixed knobs are left out.
         """
         value = self._look_up(self._values, self._settings(actions[:, : len(self.ordinals)]))
-
-        def of(name):
-            columns = [i for label, i in self._index.items() if label.split(".")[0] == name]
-            return value[:, columns]
-
-        width, height, parts, vlen, lanes = (of(n) for n in ("width", "height", "part", "vlen", "lanes"))
-        tiles = (width * height).clamp(min=1)
-        nodes = tiles * parts / parts.sum(1, keepdim=True).clamp(min=1e-3)
-        present = (nodes.detach() >= 0.5).float()
-        nodes = nodes * present
-        rates = []
-        for name in SHARES:
-            share = of(name) * present
-            rates.append((nodes * vlen * share).sum(1) / share.amax(1).clamp(min=0.01))
-        fewest = torch.where(present > 0, lanes, torch.full_like(lanes, 64.0)).amin(1)
-        sums = [tiles[:, 0], width[:, 0] + height[:, 0], (nodes * vlen).sum(1), (nodes * lanes).sum(1), fewest, *rates]
-        logs = torch.stack(sums, 1).clamp(min=0.25).log()
-        return torch.cat([logs, of("clock_mhz"), present.sum(1, keepdim=True)], 1)
+        names: dict[str, list[int]] = {}
+        for label, i in self._index.items():
+            names.setdefault(label.split(".")[0], []).append(i)
+        return {name: value[:, columns[0]] if "." not in self.ordinals[columns[0]].label else value[:, columns]
+                for name, columns in names.items()}
 
     def labels(self) -> tuple[str, ...]:
         """The knob of every number of an action; a category's with its value."""

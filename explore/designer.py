@@ -10,6 +10,7 @@ from torch import Tensor
 from explore.action import Codec, Part
 from explore.agent import FORMAT, Agent, read_saved
 from explore.goal import Goals
+from explore.napkin import Napkin
 from explore.problem import OBSERVATIONS, Problem, scenario_features
 from explore.refine import Found, refine
 from explore.scenario import Scenario
@@ -37,9 +38,10 @@ class Designer:
             codec = Codec(space or Space(), layout)
         except (KeyError, TypeError, ValueError) as error:
             raise HwgenError(f"Agent {str(path)!r} must be trained for this space of designs: {error}") from None
-        features = len(scenario_features(Scenario(read_workload("stories260k"), 28, context=64)))
+        names = tuple(scenario_features(Scenario(read_workload("stories260k"), 28, context=64)))
+        features = len(names)
         width = features + len(GOAL_FEATURES) + 1 + codec.shape.size + len(OBSERVATIONS)
-        return cls(Agent.load_policy(path, width, codec.shape, features, codec.hints), codec)
+        return cls(Agent.load_policy(path, width, codec.shape, features, Napkin(codec, names)), codec)
 
     @cached_property
     def _nothing(self) -> Tensor:

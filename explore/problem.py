@@ -12,6 +12,7 @@ from explore.canonical import canonical
 from explore.evaluate import Evaluation, evaluate
 from explore.goal import Goals
 from explore.limits import Reason, clock_limit_mhz
+from explore.napkin import Napkin
 from explore.practice import Practice
 from explore.scenario import Scenario
 from explore.space import Space
@@ -101,10 +102,14 @@ class Problem:
         """Actions that stand for the same chips, equal for equal ones."""
         return self.codec.actions(canonical(self.space, self.codec.designs(actions)))
 
+    @cached_property
+    def hints(self) -> Napkin:
+        return Napkin(self.codec, tuple(scenario_features(self.scenario)))
+
     def practice(self, name: str, seed: int) -> Practice:
         """The scenario to learn on."""
         return Practice(name, self.features, self.codec.shape, len(OBSERVATIONS), self.outcomes, seed=seed,
-                        hints=self.codec.hints, canonical=self.canonical)
+                        hints=self.hints, canonical=self.canonical)
 
     def outcomes(self, actions: Tensor) -> Tensor:
         """[B, len(OBSERVATIONS)] of actions [B, A]; the first five columns are the outcome."""

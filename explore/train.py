@@ -63,11 +63,11 @@ def training_scenarios(count: int, seed: int) -> list[Scenario]:
 
 
 def make_training(hp: HyperParameters, scenarios: list[Scenario], codec: Codec) -> Training:
-    """A run that begins with 2048 random designs of each scenario."""
+    """A run that begins with 2048 random designs of each scenario; those without a feasible one are left out."""
     problems = [Problem(s, codec) for s in scenarios]
     fields = [p.practice(f"{s.workload.name}@{s.nm}/{s.context}", seed=hp.seed * 1000 + i)
               for i, (p, s) in enumerate(zip(problems, scenarios, strict=True))]
-    return Training(fields, hp, codec.shape)
+    return Training([f for f in fields if f.archive.feasible], hp, codec.shape)
 
 
 def main(arguments: list[str]) -> None:
