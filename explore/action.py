@@ -26,7 +26,7 @@ class Codec:
     """Between actions [B, A] of an agent and designs [B, D] of a space.
 
     `layout`: the knobs of an action, by default those of the space that have more than one value. An agent that was
-    trained before a knob or a value of one existed leaves it at the space's first value.
+    trained before a knob existed leaves it at the space's first value; a setting that the space lacks is the nearest.
     """
 
     def __init__(self, space: Space, layout: tuple[Part, ...] | None = None):
@@ -63,7 +63,10 @@ class Codec:
         """Columns of a space that stand for the settings; a knob that is fixed there stays so."""
         if part.kind == "continuous":
             return [0.0, 1.0]
-        known = [v if v in knob.values else knob.values[0] for v in part.values]
+        if part.kind == "categorical":
+            known = [v if v in knob.values else knob.values[0] for v in part.values]
+        else:
+            known = [min(knob.values, key=lambda k: abs(k - v)) for v in part.values]
         return [(knob.values.index(v) + 0.5) / len(knob.values) for v in known]
 
     @staticmethod

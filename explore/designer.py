@@ -1,5 +1,6 @@
 """The shipped agent at work: from a scenario to designs, with no evaluation, few or many."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -58,9 +59,13 @@ class Designer:
         """`count` canonical actions, the most promising first; no evaluation is spent."""
         return problem.canonical(self.agent.propose(self.state(problem, goal), goal, count, generator))
 
+    def worth_of(self, problem: Problem, goal: Goals) -> Callable[[Tensor], Tensor]:
+        """Actions -> expected scores, by the surrogate."""
+        state = self.state(problem, goal)
+        return lambda actions: self.agent.worth(state, goal, actions)
+
     def refine(self, problem: Problem, goal: Goals, evaluations: int, generator: torch.Generator, **options) -> Found:
         """Proposals and `evaluations` to better them."""
-        state = self.state(problem, goal)
         proposals = self.propose(problem, goal, max(1, evaluations // 4), generator)
         return refine(problem, goal, proposals, evaluations, generator,
-                      worth=lambda actions: self.agent.worth(state, goal, actions), **options)
+                      worth=self.worth_of(problem, goal), **options)

@@ -27,10 +27,16 @@ OBSERVATIONS = (
 """What an evaluation shows the agent: the first five are the outcome that goals score, the rest shares from 0 to 1."""
 
 
+NO_CHIP = 1e5
+"""Violation of a design that leaves an operator without a tile, besides its others."""
+
+
 def observe(result: Evaluation) -> Tensor:
     """[B, len(OBSERVATIONS)] in single precision."""
+    # A chip that cannot do the work at all is further off than any that is merely too large.
+    none = ((result.reasons & Reason.NO_TILE.bit) > 0).double()
     logs = [result.tok_s.log(), result.power.log(), result.area.log(), result.latency_s.log(),
-            result.violation.clamp(max=1e4), result.ttft_s.log(), result.energy_per_token.log(),
+            (result.violation + NO_CHIP * none).clamp(max=1e6), result.ttft_s.log(), result.energy_per_token.log(),
             result.tok_s / result.peak_tok_s]
     shares = [parts.get(name, torch.zeros_like(whole)) / whole for names, parts, whole in (
         (POWER_PARTS, result.power_parts, result.power), (AREA_PARTS, result.area_parts, result.area),
@@ -93,6 +99,10 @@ class Problem:
     def evaluate_designs(self, designs: Tensor) -> Evaluation:
         """Rows [B, D] of the space, weighed without budgets: those belong to the goal."""
         return evaluate(designs, self._unlimited, self.space)
+
+    def figures(self, action: Tensor) -> Evaluation:
+        """All figures of actions [B, A], the scenario's budgets among the limits."""
+        return evaluate(self.codec.designs(action), self.scenario, self.space)
 
     @cached_property
     def _unlimited(self) -> Scenario:
