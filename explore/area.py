@@ -24,8 +24,8 @@ def sram_bits(knobs: Knobs, load: TileLoad) -> Tensor:
 def rom_bits(knobs: Knobs, load: TileLoad, scenario: Scenario) -> Tensor:
     """Bits of all weight ROMs of a chip [B], tables included."""
     weights = (knobs.nodes * load.rom * word_bits(knobs.vlen)).sum(1)
-    config = scenario.workload.config
-    return weights + rom_table_bits(config, scenario.context, knobs.vlen[:, 0])
+    vlen = (knobs.nodes * knobs.vlen).sum(1) / knobs.nodes.sum(1)
+    return weights + rom_table_bits(scenario.workload.config, scenario.context, vlen)
 
 
 def area_mm2(knobs: Knobs, load: TileLoad, logic: Gates, scenario: Scenario) -> dict[str, Tensor]:

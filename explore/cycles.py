@@ -23,27 +23,28 @@ class Overheads:
     """Cycles that the hardware adds to its throughputs, measured in RTL simulation by `python -m bench.calibration`.
 
     `phase`: per phase, filling and draining of units, network and queues. `hop`: per router and phase. `vector`: per
-    vector instruction on the critical path, `issue`: per one that follows another at once. `head`: per attention head of a tile. `message`: per message of q, k, v.
-    `token`: per token, from the last answer to the first instruction. `gather`: factor on the cycles of a gather,
-    what forks lose that wait for all their outputs.
+    vector instruction on the critical path; `issue`: per one that follows another at once. `head`: per attention head
+    of a tile. `message`: per message of q, k, v. `token`: per token, from the last answer to the first instruction.
+    `gather`: factor on the cycles of a gather, what forks lose that wait for all their outputs.
     """
 
-    phase: float = 15.0
-    hop: float = 2.0
-    vector: float = 11.0
-    issue: float = 3.0
-    head: float = 12.0
-    message: float = 4.0
-    token: float = 20.0
-    gather: float = 1.1
+    phase: float = 14.0
+    hop: float = 1.0
+    vector: float = 7.0
+    issue: float = 2.0
+    head: float = 7.0
+    message: float = 1.0
+    token: float = 17.0
+    gather: float = 1.0
 
 
 @dataclass(frozen=True)
 class Cycles:
     """Cycles of a token at one position [B], by what they are spent on; `total` is their sum.
 
-    By class [B, K], mean of its tiles: `rom_words`, `kv_words` read by the matrix unit, and `vector_busy` cycles.
-    `sent` [B, K]: flits that a tile sends to all others. `unicast` [B]: flits of q, k and v messages. `link_flits` [B]: flits times links, of the whole chip.
+    By class [B, K], mean of its tiles: `rom_words`, `kv_words` read by the matrix unit, `vector_busy` cycles, and
+    `sent`, flits that a tile sends to all others. Of the whole chip [B]: `unicast`, flits of q, k and v messages;
+    `link_flits`, flits times links.
     """
 
     embedding: Tensor

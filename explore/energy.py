@@ -48,7 +48,8 @@ def power_w(knobs: Knobs, load: TileLoad, form: Packets, logic: Gates, timing: C
     words = timing.rom_words + timing.kv_words
     pitch = (area / knobs.tiles[:, 0]).sqrt()
     wire = WIRE_PJ_BIT_MM * (node.vdd / WIRE_VDD) ** 2 * 1e-12 * rate
-    hop_bits = timing.link_flits * knobs.flit_bits[:, 0]
+    on_wires = timing.link_flits * knobs.flit_bits[:, 0] * pitch * wire
+    stored = (nodes * sram_pj(knobs.flit_bits / 8, load.vmem * WORD_BITS)).sum(1)
     buffered = logic.router[:, 0] / 5 * GATE_FJ * 1e-3
     ge = (nodes * (logic.tile + logic.router)).sum(1) + logic.host
     leak = (ge * node.leakage_pw_gate + (nodes * sram_bits(knobs, load)).sum(1) * node.leakage_pw_sram_bit
@@ -62,8 +63,7 @@ def power_w(knobs: Knobs, load: TileLoad, form: Packets, logic: Gates, timing: C
         "cache": (nodes * timing.kv_words * sram_pj(bits / 8, load.kvmem * bits)).sum(1) * pj,
         "vector": (nodes * timing.vector_busy * (logic.vector * GATE_FJ * 1e-3
                                                  + 2 * sram_pj(row, load.vmem * WORD_BITS))).sum(1) * pj,
-        "network": (nodes.sum(1) * (nodes * timing.sent).sum(1) * sram_pj(knobs.flit_bits / 8, load.vmem * WORD_BITS).mean(1)
-                    + timing.link_flits * buffered) * pj + hop_bits * pitch * wire,
+        "network": ((nodes * timing.sent).sum(1) * stored + timing.link_flits * buffered) * pj + on_wires,
         "clock": ge * FLIP_FLOPS * CLOCK_FJ * 1e-15 * node.energy_scale * hertz,
         "leakage": leak,
     }

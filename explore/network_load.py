@@ -102,5 +102,5 @@ def busiest_links(knobs: Knobs, sent: Tensor, unicast: Tensor) -> dict[str, Tens
     copies = knobs.multicast[:, 0] <= 0
     row = torch.where(copies, row * height * width / 4 * width / (width - 1).clamp(min=1), row)
     column = torch.where(copies, total * height / 4, column)
-    return {"row": (row + unicast / (4 * height)) * (width > 1), "column": (column + unicast / (4 * width)) * (height > 1),
-            "local": total + unicast / (width * height)}
+    return {"row": (row + unicast / (4 * height)) * (width > 1),
+            "column": (column + unicast / (4 * width)) * (height > 1), "local": total + unicast / (width * height)}

@@ -117,7 +117,7 @@ def _rom_words(c, vlen, rows):
 
 
 def rom_table_bits(c, context: int, vlen: Tensor) -> Tensor:
-    """Bits of the rotation table and the final gain, which one tile each holds; VLEN of the chip's first class."""
+    """Bits of the rotation table and the final gain, which one tile each holds; `vlen`: the mean of all tiles."""
     table = _LIMBS * (context * words(c.head_dim, vlen) + (words(c.hidden, vlen) if c.tied else 0))
     return table * 8 * (vlen + scale_bytes(vlen))
 
