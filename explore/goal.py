@@ -15,6 +15,8 @@ TOK_S, POWER, AREA, LATENCY, VIOLATION = range(5)
 OUTCOMES = 5
 INFEASIBLE = -100.0
 """Scores below this are those of infeasible designs, ordered by violation; no J of a real chip comes near it."""
+NO_CHIP = 1e5
+"""Violation of a design that leaves an operator without a tile, besides its others."""
 _LEAST_WEIGHT = 0.05
 
 
@@ -60,8 +62,8 @@ def score_all(outcomes: Tensor, goals: Goals) -> Tensor:
 def draw_goals(count: int, generator: torch.Generator, witness: Tensor | None = None, budgets: float = 0.5) -> Goals:
     """Random goals: a quarter each of the two presets, else weights spread over the simplex.
 
-    A share `budgets` of them has budgets: each limit, kept with probability 2/3, is what `witness` [count, 5] spends and
-    0 to 100 % more, so that none is impossible. Without a witness, or where it is infeasible, there are none.
+    A share `budgets` of them has budgets: each limit, kept with probability 2/3, is what `witness` [count, 5] spends
+    and 0 to 100 % more, so that none is impossible. Without a witness, or where it is infeasible, there are none.
     """
     def uniform(*shape):
         return torch.rand(*shape, generator=generator)

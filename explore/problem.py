@@ -10,7 +10,7 @@ from torch import Tensor
 from explore.action import Codec
 from explore.canonical import canonical
 from explore.evaluate import Evaluation, evaluate
-from explore.goal import Goals
+from explore.goal import NO_CHIP, Goals
 from explore.limits import Reason, clock_limit_mhz
 from explore.napkin import Napkin
 from explore.practice import Practice
@@ -25,10 +25,6 @@ OBSERVATIONS = (
     *(f"power_{p}" for p in POWER_PARTS), *(f"area_{p}" for p in AREA_PARTS), *(f"cycles_{p}" for p in CYCLE_PARTS),
     *(f"broken_{r.name.lower()}" for r in Reason))
 """What an evaluation shows the agent: the first five are the outcome that goals score, the rest shares from 0 to 1."""
-
-
-NO_CHIP = 1e5
-"""Violation of a design that leaves an operator without a tile, besides its others."""
 
 
 def observe(result: Evaluation) -> Tensor:
