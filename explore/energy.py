@@ -8,7 +8,7 @@ from torch import Tensor
 
 from explore.area import rom_bits, sram_bits, word_bits
 from explore.cycles import Cycles
-from explore.logic_area import FLIP_FLOPS, Gates
+from explore.logic_area import Gates
 from explore.network_load import WORD_BITS, Packets
 from explore.scenario import Scenario
 from explore.space import Knobs
@@ -64,6 +64,6 @@ def power_w(knobs: Knobs, load: TileLoad, form: Packets, logic: Gates, timing: C
         "vector": (nodes * timing.vector_busy * (logic.vector * GATE_FJ * 1e-3
                                                  + 2 * sram_pj(row, load.vmem * WORD_BITS))).sum(1) * pj,
         "network": ((nodes * timing.sent).sum(1) * stored + timing.link_flits * buffered) * pj + on_wires,
-        "clock": ge * FLIP_FLOPS * CLOCK_FJ * 1e-15 * node.energy_scale * hertz,
+        "clock": (nodes * logic.flip_flops).sum(1) * CLOCK_FJ * 1e-15 * node.energy_scale * hertz,
         "leakage": leak,
     }

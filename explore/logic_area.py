@@ -1,41 +1,43 @@
 """Logic of a tile, a router and the host port in gate equivalents, as Yosys maps what the generator emits.
 
-A gate equivalent (GE) is the smallest NAND2 of the library. The coefficients are least-squares fits to
-`hwgen synth` with IHP SG13G2; `python -m bench.calibration area` fits them anew and prints their error on other
-designs.
+A gate equivalent (GE) is the smallest NAND2 of the library. The coefficients are least-squares fits to the modules of
+five designs, synthesised as `hwgen synth` does with osu018 (errors of the fit: below 1 % for units of a tile, 4 % for
+routers); `python -m bench.calibration area` prints the error on other designs.
 """
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
 from explore.space import Knobs
 from hwgen.compiler.tile_memory import BLOCK
 
-MATRIX = (4200.0, 520.0, 2400.0)
-"""GE of a matrix unit: fixed, per VLEN lane, per 32-block."""
-VECTOR = (24000.0, 15500.0, 60.0)
-"""GE of a vector unit: fixed, per lane, per VLEN lane (the quantiser's word)."""
-CONTROL = (9000.0, 1500.0, 2300.0, 6.0, 60.0)
-"""GE of sequencer, stations and network interface: fixed, per FETCH, per STATION, per bit of the interface's buffer,
-per flit bit."""
-ROUTER = (4000.0, 6.4, 95.0)
-"""GE of a router: fixed, per buffered bit of one port's virtual channels, per flit bit."""
-HOST = 16700.0
-"""GE of the host port."""
-FLIP_FLOPS = 0.075
-"""Flip-flops per GE of a whole chip."""
+MATRIX = (5104.0, 605.3, 306.1)
+"""GE of a matrix unit: fixed, per VLEN lane, per 32-block after the first."""
+LANE = 12106.0
+"""GE of a vector lane."""
+VECTOR = (25675.0, 1471.0 + LANE, 4.0)
+"""GE of a vector unit: fixed, per lane, the lane itself included, per VLEN lane (quantiser's word)."""
+CONTROL = (11522.0, 1597.0, 1911.0, 8.33, 28.7, 695.6)
+"""GE of sequencer, stations, counters and network interface: fixed, per FETCH, per station of a unit, per bit of the
+interface's buffer, per flit bit, per lane."""
+ROUTER = (866.0, 38.5, 22.2, 250.6)
+"""GE of a router: fixed, per bit of one port's buffers, per flit bit, per flit of a buffer."""
+HOST = 16664.0
+"""GE of the host port of a 2x2 chip (IHP SG13G2)."""
+FLIP_FLOPS = {"matrix": 0.041, "lane": 0.036, "vector": 0.088, "control": 0.096, "router": 0.109}
+"""Flip-flops per GE of each unit, counted by the same runs; `vector` without its lanes."""
 
 
 @dataclass(frozen=True)
 class Gates:
-    """GE of one tile's units [B, K], of a router [B, 1] and of the host port."""
+    """GE of one tile's units [B, K], of a router [B, 1] and of the host port; `lanes` is that part of `vector`."""
 
     matrix: Tensor
     vector: Tensor
     control: Tensor
     router: Tensor
+    lanes: Tensor
     host: float = HOST
 
     @property
@@ -43,16 +45,23 @@ class Gates:
         """A whole tile without its router and memories."""
         return self.matrix + self.vector + self.control
 
+    @property
+    def flip_flops(self) -> Tensor:
+        """Flip-flops of a tile and its router [B, K]."""
+        gates_of = {"matrix": self.matrix, "lane": self.lanes, "vector": self.vector - self.lanes,
+                    "control": self.control, "router": self.router}
+        return sum(share * gates_of[unit] for unit, share in FLIP_FLOPS.items())
+
 
 def gates(knobs: Knobs) -> Gates:
     """Logic of every tile class of a batch."""
     buffered = knobs.flit_bits * knobs.buffer_flits
     fixed, lane, block = MATRIX
-    matrix = fixed + lane * knobs.vlen + block * torch.clamp(knobs.vlen / BLOCK, min=1)
+    matrix = fixed + lane * knobs.vlen + block * (knobs.vlen / BLOCK - 1).clamp(min=0)
     fixed, lane, word = VECTOR
     vector = fixed + lane * knobs.lanes + word * knobs.vlen
-    fixed, fetch, station, bit, wire = CONTROL
+    fixed, fetch, station, bit, wire, lane = CONTROL
     control = fixed + fetch * knobs.fetch + station * knobs.stations + bit * buffered + wire * knobs.flit_bits
-    fixed, bit, wire = ROUTER
-    router = fixed + bit * buffered * knobs.virtual_channels + wire * knobs.flit_bits
-    return Gates(matrix, vector, control, router)
+    fixed, bit, wire, flit = ROUTER
+    router = fixed + bit * buffered * knobs.virtual_channels + wire * knobs.flit_bits + flit * knobs.buffer_flits
+    return Gates(matrix, vector, control + lane * knobs.lanes, router, LANE * knobs.lanes)
