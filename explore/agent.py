@@ -13,9 +13,9 @@ Where it departs from the paper, and why:
 - **Goals are relabelled.** An outcome holds for every goal, so a stored step is drawn with other weights and budgets,
   and the archive names the best known action for them; the actor is pulled towards it (`imitation`).
 - **Integers are integers.** The critic sees ordinals rounded, categories one-hot; gradients pass straight through.
-- **A surrogate stands beside the critics.** An ensemble predicts the outcome itself (speed, power, area, latency, whether
-  it can be built), which holds for every goal; it ranks a pool of the actor's samples where no evaluation may be spent,
-  careful by its own spread where a budget is near.
+- **A surrogate stands beside the critics.** An ensemble predicts the outcome itself (speed, power, area, latency,
+  whether it can be built), which holds for every goal; it ranks a pool of the actor's samples where no evaluation may
+  be spent, careful by its own spread where a budget is near.
 - **Critics and surrogate see derived figures** of an action (tiles, MACs a cycle, the slowest class of each operator),
   which a product of knobs would else have to be learned for.
 - **Target entropy** is -0.5 for each ordinal and 10 % of the most for a category, instead of -30 for all.
@@ -138,8 +138,8 @@ class Agent:
     """Actor, twin critics, temperature and surrogate. States are rows of `explore.state`, normalised here.
 
     `features`: numbers of a state that tell of the scenario alone, which come first. `hints`: actions [B, A] and
-    features [B, F] -> derived figures [B, H], through which gradients pass; the first three are rough ln tok/s, ln W and
-    ln mm2, of which the surrogate learns the error.
+    features [B, F] -> derived figures [B, H], through which gradients pass; the first three are rough ln tok/s, ln W
+    and ln mm2, of which the surrogate learns the error.
     """
 
     def __init__(self, state_size: int, shape: ActionShape, hp: HyperParameters, features: int, hints=None):

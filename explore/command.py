@@ -123,7 +123,8 @@ def _summary(best: Search, designer, evaluations: int, seed: int) -> dict:
     largest_fastest(rule, seed)
     return {
         "workload": scenario.workload.name, "parameters": scenario.workload.parameters, "node": scenario.nm,
-        "context": scenario.context, "weights": scenario.weights, "score": round(float(best.scores.max()), SCORE_DIGITS),
+        "context": scenario.context, "weights": scenario.weights,
+        "score": round(float(best.scores.max()), SCORE_DIGITS),
         "proposed_score": round(best.proposed, SCORE_DIGITS), "heuristic_score": round(rule.best, SCORE_DIGITS),
         "evaluations": len(best.scores), "front": len(best.front), "agent": designer is not None,
         "design": {"width": design.width, "height": design.height, "clock_mhz": design.clock_mhz,

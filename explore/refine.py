@@ -2,8 +2,8 @@
 
 Every round makes many children of the best designs (mutation, crossover, draws from a Gaussian around the elite as in
 the cross-entropy method, and steps along the evaluator's gradient), picks those that promise most, and evaluates them.
-A child's promise is its parent's score and the gradient's or the surrogate's word on the difference: both err less about
-a difference than about a value.
+A child's promise is its parent's score and the gradient's or the surrogate's word on the difference: both err less
+about a difference than about a value.
 """
 
 from collections.abc import Callable

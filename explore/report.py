@@ -10,7 +10,6 @@ import numpy as np
 from explore.archive import pareto_front
 from explore.evaluate import Evaluation
 from explore.goal import INFEASIBLE
-from explore.problem import OBSERVATIONS
 from explore.search import Search
 from explore.tile_map import TileMap, deviation, tile_map
 from hwgen.template_files import environment
@@ -55,7 +54,7 @@ def front_csv(search: Search) -> str:
 
 
 def front_svg(search: Search) -> str:
-    """Power over speed of all feasible designs, the front in colour (darker: larger die), the chosen one ringed."""
+    """Power over speed of all feasible designs: the front in colour, darker for a larger die, the chosen one ringed."""
     points = search.outcomes[:, :3].numpy() / np.log(10)
     feasible = (search.outcomes[:, 4] <= 0).nonzero().squeeze(1).tolist()
     if not feasible:
@@ -87,7 +86,8 @@ def front_svg(search: Search) -> str:
                          f'<text x="{left - 8}" y="{v + 4:.1f}" text-anchor="end">{text}</text>')
     return (f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}" font-family="sans-serif" '
             f'font-size="11" fill="#667085">{"".join(marks)}'
-            f'<text x="{width - 10}" y="{height - 4}" text-anchor="end">tokens/s</text><text x="4" y="12">W</text></svg>')
+            f'<text x="{width - 10}" y="{height - 4}" text-anchor="end">tokens/s</text>'
+            '<text x="4" y="12">W</text></svg>')
 
 
 def report_html(search: Search, facts: dict, paper: list | None = None, scaling: list[dict] | None = None) -> str:

@@ -149,5 +149,5 @@ def refusal(result: Search) -> str:
         return f"{what} has no feasible design among {len(result.scores)}: {binding}; the nearest takes {spent}"
     least = [float(result.outcomes[possible, OBSERVATIONS.index(k)].min().exp())
              for k in ("ln_power", "ln_area", "ln_latency")]
-    return (f"Budgets must be possible together for {what}: {binding}; the nearest design takes {spent}; alone, the least "
-            f"found are {least[0]:.4g} W, {least[1]:.4g} mm2 and {least[2]:.4g} s")
+    return (f"Budgets must be possible together for {what}: {binding}; the nearest design takes {spent}; alone, the "
+            f"least found are {least[0]:.4g} W, {least[1]:.4g} mm2 and {least[2]:.4g} s")

@@ -322,7 +322,7 @@ def explore(
         "high-performance",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder to make")] = None,
     nodes: Annotated[str | None, typer.Option(help="Nodes to compare, comma-separated, in place of --node")] = None,
-    context: Annotated[int | None, typer.Option(help="Positions to build for; default the model's, at most 2048")] = None,
+    context: Annotated[int | None, typer.Option(help="Positions to build for; default the model's up to 2048")] = None,
     power_max: Annotated[float | None, typer.Option(help="Budget in W")] = None,
     area_max: Annotated[float | None, typer.Option(help="Budget in mm2")] = None,
     latency_max: Annotated[float | None, typer.Option(help="Budget in seconds a token")] = None,

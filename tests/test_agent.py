@@ -144,10 +144,10 @@ def test_replay_draws_large_errors_more_often_and_overwrites_the_oldest():
     replay = Replay(10, torch.Generator().manual_seed(0))
     replay.add(x=torch.arange(12.0))
     assert sorted(replay.columns["x"].tolist()) == list(range(2, 12))
-    replay.reprioritise(torch.arange(10), torch.tensor([10.0] + [0.0] * 9), 1.0)
+    replay.reprioritise(torch.arange(10), torch.tensor([10.0] + [0.1] * 9), 1.0)
     place, weight, rows = replay.draw(400, 0.5)
     often = place == 0
-    assert often.float().mean() > 0.9 and (weight[often] < weight[~often].min()).all() and len(rows["x"]) == 400
+    assert often.float().mean() > 0.8 and (weight[often] < weight[~often].min()).all() and len(rows["x"]) == 400
 
 
 def test_reward_orders_as_scores_do():

@@ -25,7 +25,7 @@ def tpe(ask: AskTell, seed: int) -> None:
 
 
 def cma_es(ask: AskTell, seed: int) -> None:
-    """CMA-ES from the middle of the unit cube, restarted when it has settled (the `cmaes` package, as optuna uses it)."""
+    """CMA-ES from the middle of the unit cube, restarted when settled (the package that optuna uses)."""
     from cmaes import CMA
 
     draw = np.random.default_rng(seed)
