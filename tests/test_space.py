@@ -4,7 +4,7 @@ import pytest
 import torch
 from explore_designs import design
 
-from explore.space import NOT_YET_EMITTED, Space, split
+from explore.space import CALIBRATED, NOT_YET_EMITTED, Space, split
 from hwgen.compiler import place
 from hwgen.design import CHIP_RULES, TILE_RULES, Design, TileClass
 from hwgen.errors import HwgenError
@@ -19,7 +19,9 @@ def test_decode_inverts_encode():
 
 def test_values_are_the_generators():
     knobs = {knob.label: knob for knob in Space(1).knobs}
-    assert knobs["flit_bits"].values == tuple(CHIP_RULES["flit_bits"].values)
+    assert knobs["buffer_flits"].values == tuple(CHIP_RULES["buffer_flits"].values)
+    for name, values in CALIBRATED.items():
+        assert knobs[name].values == values and set(values) <= set(CHIP_RULES[name].values)
     assert knobs["vlen.0"].values == tuple(TILE_RULES["vlen"].values)
     assert not {knob.name for knob in Space(8).knobs} & set(NOT_YET_EMITTED)
 

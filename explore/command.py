@@ -1,0 +1,183 @@
+"""`hwgen explore`: what the command line does, behind its flags."""
+
+import json
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from explore.action import Codec
+from explore.ask_tell import AskTell
+from explore.baselines.heuristic import largest_fastest
+from explore.design_file import design_yaml
+from explore.designer import SHIPPED, Designer
+from explore.goal import INFEASIBLE, PRESETS
+from explore.node import node_sizes
+from explore.paper_design import PAPER_ROWS, compare
+from explore.problem import Problem
+from explore.report import evaluations_jsonl, figures_of, front_csv, front_svg, report_html
+from explore.scenario import Scenario
+from explore.search import Search, refusal, search
+from explore.space import Space
+from explore.workload import Workload, read_workload
+from hwgen.emit.write import check_output, write_folder
+from hwgen.errors import HwgenError
+
+DEFAULT_CONTEXT = 2048
+SCORE_DIGITS = 6
+
+
+def parse_goal(text: str) -> tuple[float, float, float]:
+    """Weights of a preset's name or of "W_PERF,W_POWER,W_AREA". Raises HwgenError for any other text."""
+    if text in PRESETS:
+        return PRESETS[text]
+    try:
+        weights = tuple(float(part) for part in text.split(","))
+    except ValueError:
+        weights = ()
+    if len(weights) != 3:
+        raise HwgenError(f"Goal must be {', '.join(PRESETS)} or W_PERF,W_POWER,W_AREA, not {text!r}")
+    if min(weights) < 0 or not abs(sum(weights) - 1) <= 1e-6:
+        raise HwgenError(f"Goal must be three weights from 0 that sum to 1, not {text!r}")
+    return weights
+
+
+def parse_nodes(text: str) -> list[int]:
+    """Nodes of "28,22,...". Raises HwgenError for what is no list of nodes."""
+    try:
+        sizes = [int(part) for part in text.split(",")]
+    except ValueError:
+        sizes = []
+    if not sizes or any(nm not in node_sizes() for nm in sizes):
+        raise HwgenError(f"Nodes must be of {', '.join(map(str, node_sizes()))} nm, not {text!r}")
+    return list(dict.fromkeys(sizes))
+
+
+def explore(model: str, *, nm: int, goal: str, nodes: str | None = None, context: int | None = None,
+            power_max: float | None = None, area_max: float | None = None, latency_max: float | None = None,
+            clock_max: float | None = None, side: int = 64, evaluations: int = 8192, seed: int = 0,
+            output: Path | None = None, force: bool = False, warm_start: Path | None = None,
+            agent: Path | None = None, on_progress: Callable[[str, int, int, float], None] | None = None) -> dict:
+    """Searches and writes RUN; returns its summary.
+
+    With `nodes` every one is searched with the same settings, and RUN holds the design of the one with the least cost
+    per token. Raises HwgenError where nothing is feasible: which limit binds, and what the nearest design takes.
+    """
+    torch.set_num_threads(1)
+    if output is not None:
+        check_output(output, force)
+    workload, weights = read_workload(model), parse_goal(goal)
+    sizes = parse_nodes(nodes) if nodes else [nm]
+    context = min(DEFAULT_CONTEXT, workload.max_context) if context is None else context
+    scenarios = [Scenario(workload, size, context=context, prompt=min(32, context), weights=weights,
+                          power_max=power_max, area_max=area_max, latency_max=latency_max, clock_max=clock_max)
+                 for size in sizes]
+    designer, codec, space = _designer(agent, side)
+    start = None if warm_start is None else _designs_of(warm_start, codec)
+    results, begun = [], time.process_time()
+    for scenario in scenarios:
+        name = f"{workload.name}, {scenario.nm} nm"
+        found = search(Problem(scenario, codec), designer, evaluations, seed=seed, start=start,
+                       on_progress=on_progress and (lambda n, best, name=name: on_progress(name, n, evaluations, best)))
+        results.append(found)
+    seconds = time.process_time() - begun
+    feasible = [r for r in results if r.feasible]
+    if not feasible:
+        raise HwgenError("; ".join(refusal(r) for r in results[:1]) + (
+            f"; nor has any other of the {len(results)} nodes one" if len(results) > 1 else ""))
+    best = min(feasible, key=lambda r: float(r.figures(r.best).cost_per_mtok[0]))
+    table = [scaling_row(r) for r in results] if len(results) > 1 else []
+    paper = paper_rows(workload)
+    summary = _summary(best, designer, evaluations, seed) | {"scaling": table, "paper": paper}
+    if output is not None:
+        facts = {"evaluations": f"{len(best.scores):,}", "agent": "none" if designer is None else "shipped"
+                 if agent is None else "given", "first proposal of the agent": _score(best.proposed),
+                 "best": _score(float(best.scores.max())), "largest mesh at the highest clock": _score(
+                     summary["heuristic_score"]), "seed": seed}
+        write_folder(output, {
+            "design.yaml": design_yaml(best.design(best.best), _comments(best)), "pareto.csv": front_csv(best),
+            "pareto.svg": front_svg(best), "evaluations.jsonl": evaluations_jsonl(best),
+            "report.html": report_html(best, facts, paper, table),
+            "summary.json": json.dumps(summary, indent=1) + "\n"}, force=force)
+    return summary | {"output": None if output is None else str(output), "cpu_seconds": round(seconds, 2)}
+
+
+def _designer(agent: Path | None, side: int) -> tuple[Designer | None, Codec, Space]:
+    space = Space(side=side)
+    path = agent or SHIPPED
+    if agent is None and not path.exists():
+        return None, Codec(space), space
+    designer = Designer.load(path, space)
+    return designer, designer.codec, space
+
+
+def _score(value: float) -> str:
+    return f"{value:.4f}" if value > INFEASIBLE else "infeasible"
+
+
+def _summary(best: Search, designer, evaluations: int, seed: int) -> dict:
+    problem = best.problem
+    scenario, design = problem.scenario, best.design(best.best)
+    rule = AskTell(problem, evaluations=1000)
+    largest_fastest(rule, seed)
+    return {
+        "workload": scenario.workload.name, "parameters": scenario.workload.parameters, "node": scenario.nm,
+        "context": scenario.context, "weights": scenario.weights,
+        "score": round(float(best.scores.max()), SCORE_DIGITS),
+        "proposed_score": round(best.proposed, SCORE_DIGITS), "heuristic_score": round(rule.best, SCORE_DIGITS),
+        "evaluations": len(best.scores), "front": len(best.front), "agent": designer is not None,
+        "design": {"width": design.width, "height": design.height, "clock_mhz": design.clock_mhz,
+                   "classes": len(design.classes)}, **figures_of(best.figures(best.best))}
+
+
+def _comments(best: Search) -> tuple[str, ...]:
+    figures, scenario = figures_of(best.figures(best.best)), best.problem.scenario
+    return (f"{scenario.workload.name} on {scenario.nm} nm, context {scenario.context}, as hwgen explore estimates it:",
+            f"{figures['tok_s']:.5g} tokens/s, {figures['power']:.4g} W, {figures['area']:.4g} mm2, "
+            f"{figures['energy_per_token'] * 1e3:.4g} mJ a token")
+
+
+def scaling_row(result: Search) -> dict:
+    """A row of the table of nodes; what the nearest design takes and why it is refused where none is feasible."""
+    figures, design = figures_of(result.figures(result.best)), result.design(result.best)
+    return {
+        "node": result.problem.scenario.nm, "mesh": f"{design.width}x{design.height}",
+        "MHz": f"{design.clock_mhz:.4g}", "tok/s": f"{figures['tok_s']:.4g}", "W": f"{figures['power']:.4g}",
+        "mm2": f"{figures['area']:.4g}", "mJ/token": f"{1e3 * figures['energy_per_token']:.3g}",
+        "USD/Mtok": f"{figures['cost_per_mtok']:.3g}", "score": _score(float(result.scores.max())),
+        "feasible": "yes" if result.feasible else "; ".join(figures["reasons"])}
+
+
+def paper_rows(workload: Workload) -> list[dict]:
+    """The paper's table by both conventions, for the model it is about."""
+    if workload.name != "llama-3.1-8b":
+        return []
+    rows = []
+    for row in PAPER_ROWS:
+        both = compare(row, workload)
+        ours = figures_of(both.ours)
+        rows.append({
+            "node": row.nm, "mesh": f"{row.width}x{row.height}", "MHz": row.mhz,
+            "theirs: tok/s, W, mm2": f"{row.tok_s:,.0f}, {row.watts:g}, {row.mm2:,.0f}",
+            "theirs per sequence without speculation": f"{both.per_sequence:,.0f}",
+            "same mesh by ours: tok/s, W, mm2": f"{ours['tok_s']:,.0f}, {ours['power']:.4g}, {ours['area']:,.0f}",
+            "what theirs breaks": "; ".join(both.broken) or "nothing",
+            "what ours breaks": "; ".join(ours["reasons"]) or "nothing"})
+    return rows
+
+
+def _designs_of(run: Path, codec: Codec) -> torch.Tensor:
+    """Actions of the best evaluations of an earlier RUN. Raises HwgenError for a folder that is none."""
+    path = Path(run) / "evaluations.jsonl"
+    try:
+        with open(path, encoding="utf-8") as file:
+            labels = tuple(json.loads(file.readline())["knobs"])
+            rows = [json.loads(line) for line in file]
+        if labels != codec.labels():
+            raise HwgenError(f"RUN to start from must be of the same space of designs, not {str(run)!r}")
+        best = sorted(rows, key=lambda r: -r["score"])[:48]
+        return codec.shape.snap(torch.tensor([r["action"] for r in best]).reshape(-1, codec.shape.size))
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        raise HwgenError(f"RUN to start from must be a folder that `hwgen explore` made, not {str(run)!r} "
+                         f"({type(error).__name__})") from None

@@ -1,0 +1,153 @@
+"""From a scenario to its best design and Pareto front: the agent's proposals, then their evolution and refinement."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from explore.archive import Archive, pareto_front
+from explore.designer import Designer
+from explore.evaluate import Evaluation
+from explore.goal import INFEASIBLE, Goals, draw_goals, score
+from explore.practice import mutate, random_actions
+from explore.problem import OBSERVATIONS, Problem
+from explore.refine import refine
+from explore.scenario import Scenario
+from hwgen.design import Design
+from hwgen.errors import HwgenError
+
+PROPOSALS = 64
+POLISH = 0.25
+"""Share of the evaluations that the end spends on the scenario's own goal alone."""
+_FRONT_GOALS = 192
+_OWN_GOALS = 64
+_BATCH = 512
+
+
+@dataclass(frozen=True)
+class Search:
+    """What a search found. `actions` [N, A], `outcomes` [N, 5 + ...] and `scores` [N] are in order of evaluation.
+
+    `proposed`: the score of the agent's first proposal. `front`: numbers of the Pareto-optimal ones.
+    """
+
+    problem: Problem
+    actions: Tensor
+    outcomes: Tensor
+    scores: Tensor
+    proposed: float
+
+    @property
+    def best(self) -> int:
+        return int(self.scores.argmax())
+
+    @property
+    def feasible(self) -> bool:
+        return float(self.scores.max()) > INFEASIBLE
+
+    @property
+    def front(self) -> list[int]:
+        return pareto_front(self.outcomes[:, :5]).tolist()
+
+    def design(self, number: int) -> Design:
+        """The design that was evaluated as number `number`."""
+        return self.problem.space.decode(self.problem.codec.designs(self.actions[number: number + 1])[0])
+
+    def figures(self, number: int) -> Evaluation:
+        """All figures of one, budgets included."""
+        return self.problem.figures(self.actions[number: number + 1])
+
+
+def search(problem: Problem, designer: Designer | None, evaluations: int, *, seed: int = 0,
+           start: Tensor | None = None, on_progress: Callable[[int, float], None] | None = None) -> Search:
+    """Spends `evaluations` on a scenario; the same arguments give the same result.
+
+    `designer` None searches without an agent. `start`: actions to begin with, of an earlier search.
+    """
+    if evaluations < PROPOSALS:
+        raise HwgenError(f"Evaluations must be at least {PROPOSALS}, not {evaluations!r}")
+    generator = torch.Generator().manual_seed(seed)
+    shape, own = problem.codec.shape, problem.goal
+    log = _Log(problem, own, on_progress)
+    first = [] if start is None else [start[:PROPOSALS]]
+    if designer:
+        first.append(designer.propose(problem, own, PROPOSALS - sum(map(len, first)), generator))
+    else:
+        first.append(problem.canonical(random_actions(shape, PROPOSALS, generator)))
+    log.evaluate(torch.cat(first)[:evaluations])
+    proposed = float(log.scores[0][0 if start is None else len(start[:PROPOSALS])])
+    goals = _front_goals(own, generator)
+    archive = Archive(goals, shape.size)
+    archive.add(log.actions[0], log.outcomes[0])
+    polish = int(POLISH * evaluations)
+    if designer and evaluations - polish > 2 * _BATCH:
+        spread = torch.cat([designer.propose(problem, goals[i: i + 1], 2, generator) for i in range(_OWN_GOALS, 128)])
+        archive.add(spread, log.evaluate(spread))
+        fresh = problem.canonical(random_actions(shape, _BATCH, generator))
+        archive.add(fresh, log.evaluate(fresh))
+    while log.spent < evaluations - polish:
+        count = min(_BATCH, evaluations - polish - log.spent)
+        pick = torch.randint(len(goals), (count,), generator=generator)
+        parents = archive.actions[pick]
+        mates = archive.actions[torch.randint(len(goals), (count,), generator=generator)]
+        children = problem.canonical(mutate(shape, parents, generator, mates))
+        archive.add(children, log.evaluate(children))
+    left = evaluations - log.spent
+    if left > 0:
+        order = torch.cat(log.scores).argsort(descending=True)[: max(8, left // 8)]
+        worth = None if designer is None else designer.worth_of(problem, own)
+        found = refine(problem, own, torch.cat(log.actions)[order], left, generator, worth=worth,
+                       batch=max(8, left // 32), on_round=log.report)
+        log.keep(found.actions, found.outcomes, found.scores)
+    return Search(problem, torch.cat(log.actions), torch.cat(log.outcomes), torch.cat(log.scores), proposed)
+
+
+def _front_goals(own: Goals, generator: torch.Generator) -> Goals:
+    """The own goal many times, then weights all over the simplex, half of them within the own budgets."""
+    spread = draw_goals(_FRONT_GOALS, generator)
+    limits = spread.budgets.clone()
+    limits[::2] = own.budgets
+    many = Goals(own.weights.expand(_OWN_GOALS, 3), own.budgets.expand(_OWN_GOALS, 3))
+    return Goals.cat([many, Goals(spread.weights, limits)])
+
+
+class _Log:
+    def __init__(self, problem, goal, on_progress):
+        self.problem, self.goal, self.on_progress = problem, goal, on_progress
+        self.actions, self.outcomes, self.scores, self.spent = [], [], [], 0
+
+    def evaluate(self, actions):
+        outcomes = self.problem.outcomes(actions)
+        self.keep(actions, outcomes, score(outcomes, self.goal))
+        return outcomes
+
+    def keep(self, actions, outcomes, scores):
+        self.actions.append(actions)
+        self.outcomes.append(outcomes)
+        self.scores.append(scores)
+        self.spent += len(scores)
+        if self.on_progress:
+            self.on_progress(self.spent, max(float(s.max()) for s in self.scores))
+
+    def report(self, found):
+        if self.on_progress:
+            best = max(float(found.scores.max()), max(float(s.max()) for s in self.scores))
+            self.on_progress(self.spent + len(found.scores), best)
+
+
+def refusal(result: Search) -> str:
+    """Why nothing is feasible, in one sentence: what binds in the nearest design, and what would be possible."""
+    scenario: Scenario = result.problem.scenario
+    nearest = result.figures(result.best)
+    possible = result.outcomes[:, 4] <= 0
+    what = f"{scenario.workload.name} on {scenario.nm} nm"
+    spent = (f"{float(nearest.power[0]):.4g} W, {float(nearest.area[0]):.4g} mm2 and "
+             f"{float(nearest.latency_s[0]):.4g} s a token")
+    binding = "; ".join(nearest.reasons_of(0))
+    if not bool(possible.any()):
+        return f"{what} has no feasible design among {len(result.scores)}: {binding}; the nearest takes {spent}"
+    least = [float(result.outcomes[possible, OBSERVATIONS.index(k)].min().exp())
+             for k in ("ln_power", "ln_area", "ln_latency")]
+    return (f"Budgets must be possible together for {what}: {binding}; the nearest design takes {spent}; alone, the "
+            f"least found are {least[0]:.4g} W, {least[1]:.4g} mm2 and {least[2]:.4g} s")
