@@ -20,7 +20,7 @@ def main() -> int:
     broken = 0
     with ThreadPoolExecutor(options.jobs) as pool:
         for proof, verdict in zip(proofs, pool.map(prove, proofs), strict=True):
-            word = ("proven, " if verdict.holds else "NOT PROVEN: ") + verdict.extent
+            word = verdict.extent if verdict.holds else f"NOT PROVEN: {verdict.extent}"
             print(_LINE.format(proof.law, proof.configuration, proof.engine, word, round(verdict.seconds)), flush=True)
             broken += not verdict.holds
     print(f"{len(proofs) - broken} of {len(proofs)} laws hold")

@@ -72,7 +72,8 @@ def prove(proof: Proof, timeout: int = 900) -> Verdict:
     status = re.search(r"DONE \((\w+)", log)
     seconds = time.monotonic() - start
     if status and status[1] == "PASS":
-        return Verdict(True, "unbounded" if mode == "prove" else f"bounded to {proof.depth} cycles", seconds)
+        extent = "proven, unbounded" if mode == "prove" else f"no counterexample in {proof.depth}"
+        return Verdict(True, extent, seconds)
     if status and status[1] == "FAIL":
         return Verdict(False, "refuted", seconds)
     reason = "no answer in time" if status and status[1] == "TIMEOUT" else _complaint(log)
