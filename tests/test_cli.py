@@ -57,6 +57,8 @@ def test_prompt_text_gets_bos_and_text_comes_back():
     (["reference", MODEL, "--prompt", b"ab\xff"], "Text must be UTF-8, not 'ab"),
     (["quantize", MODEL, "--calibration", "/dev/null"], "Calibration text must hold words, not nothing"),
     (["rtl", "router", "-o", "x" * 300], "must be within reach, but: File name too long"),
+    (["rtl", "tile", "--set", "wmem_kib=1e6", "-o", "out"], "wmem_kib must give at most 16777216 words"),
+    (["rtl", "tile", "--set", "dmem_kib=1e6", "-o", "out"], "dmem_kib must give at most 65536 words"),
     (["rtl", "router", "-o", DESIGN / "sub"], "Output folder must be in a writable folder"),
     (["reference", MODEL, "--prompt-ids", "9999"], "Token id must be 0 to 511, not 9999"),
     (["reference", MODEL, "--prompt-ids", ",".join("1" * 300)], "Prompt must be"),

@@ -2,6 +2,7 @@
 
 import difflib
 
+from hwgen.compiler.compile import ADDRESS_LIMITS, IMEM_WORDS
 from hwgen.design import CHIP_RULES, TILE_RULES, Design, TileClass, check_knob
 from hwgen.emit.chip import TileKind, address_bits, lint_waivers, tile_component
 from hwgen.emit.templates import render
@@ -94,11 +95,18 @@ def _kind(knobs):
     word = TileKind("tile", **tile, imem_words=1, vmem_rows=1, xmem_words=1, kvmem_words=1, rom_words=1).word_width // 8
     data, program, weights = (int(knobs[f"{memory}_kib"] * 1024) for memory in ("dmem", "imem", "wmem"))
     row = 4 * knobs["lanes"]
-    return TileKind(
+    kind = TileKind(
         "tile", **tile, imem_words=max(1, program // (16 * knobs["fetch"])),
         vmem_rows=min(max(1, data // 2 // row), (1 << 16) // knobs["lanes"]), xmem_words=max(1, data // 16 // word),
         kvmem_words=max(1, data * 7 // 16 // word), rom_words=max(1, weights // word),
     )
+    for knob, words, limit in (
+            ("imem_kib", kind.imem_words, IMEM_WORDS), ("wmem_kib", kind.rom_words, ADDRESS_LIMITS["rom"]),
+            ("dmem_kib", kind.xmem_words, ADDRESS_LIMITS["xmem"]),
+            ("dmem_kib", kind.kvmem_words, ADDRESS_LIMITS["kvmem"])):
+        if words > limit:
+            raise HwgenError(f"{knob} must give at most {limit} words, which instructions can address, not {words}")
+    return kind
 
 
 def _rom(knobs):
