@@ -15,8 +15,9 @@ from pathlib import Path
 
 # Modules that occur many times are not inlined (see the control files) and share their code, so that compile time grows
 # with distinct modules and the code of a tile fits the processor's caches. Verilator shares only what it writes alike
-# for each instance: the passes that work across instances (dfg, gate) or number what they make (table) are off.
-_SHARING = ("-fno-dfg", "-fno-gate", "-fno-table")
+# for each instance: the passes that work across instances (dfg, gate) or number what they make (table) are off, and one
+# that looks at every instance again and gains nothing (life).
+_SHARING = ("-fno-dfg", "-fno-gate", "-fno-table", "-fno-life")
 # a signal that seems to depend on itself would be evaluated again and again: no chip may have one
 _FLAGS = (
     "-O3", *_SHARING, "--x-assign", "fast", "-Wno-lint", "-Wno-style", "-Wwarn-UNOPTFLAT", "--timescale", "1ns/1ps",
