@@ -29,12 +29,11 @@ from sim_tb.verilate import (
 
 SIMULATORS = ("verilator", "icarus")
 
+PORTS = ("clk", "rst", "s_axi*", "m_axis*")
+"""Of a chip's top."""
 # Every port of the top, and nothing else, is visible to the bench: blanket public access would cost half the speed.
 _CONTROL_FILE = """`verilator_config
-public_flat_rw -module "{top}" -var "clk"
-public_flat_rw -module "{top}" -var "rst"
-public_flat_rw -module "{top}" -var "s_axi*"
-public_flat_rw -module "{top}" -var "m_axis*"
+{ports}
 no_inline -module "node_*"
 no_inline -module "tile_*"
 no_inline -module "matrix_unit*"
@@ -47,22 +46,25 @@ _ICARUS_FLAGS = ("-g2005", "-DHWGEN_TRACE")
 _ICARUS_OPTIONS = "+timescale+1ns/1ps\n"
 
 
-def compile_chip(build: Path, sim: str, *, folder: Path | None = None, quick: bool = False) -> Path:
+def compile_chip(build: Path, sim: str, *, folder: Path | None = None, quick: bool = False, ports=PORTS) -> Path:
     """The compiled chip of `build`, made now unless the same sources have been compiled before.
 
-    It lies in `folder` (default BUILD/sim/SIM) under the digest of sources and flags. Raises SimulatorError.
+    It lies in `folder` (default BUILD/sim/SIM) under the digest of sources and flags. `ports` are those of the top,
+    with wildcards. Raises SimulatorError.
     """
     build = build.resolve()
     folder = (folder or build / "sim" / sim).resolve()
     manifest = json.loads((build / "manifest.json").read_text())
     tool, steps = _steps(sim, manifest, QUICK if quick else OPTIMISATION)
-    target = folder / f"{manifest['top']}_{_digest(build, manifest, steps)}"
+    public = (f'public_flat_rw -module "{manifest["top"]}" -var "{port}"' for port in ports)
+    control = _CONTROL_FILE.format(ports="\n".join(public))
+    target = folder / f"{manifest['top']}_{_digest(build, manifest, (steps, control, _ICARUS_OPTIONS))}"
     if target.exists():
         return target
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix="partial_") as scratch:
         scratch = Path(scratch)
-        (scratch / "control.vlt").write_text(_CONTROL_FILE.format(top=manifest["top"]))
+        (scratch / "control.vlt").write_text(control)
         (scratch / "options.f").write_text(_ICARUS_OPTIONS)
         run_steps(sim, steps, build, scratch, tool, "vpi" if sim == "verilator" else "")
         for old in folder.glob(f"{manifest['top']}_*"):
@@ -71,9 +73,9 @@ def compile_chip(build: Path, sim: str, *, folder: Path | None = None, quick: bo
     return target
 
 
-def _digest(build, manifest, steps):
+def _digest(build, manifest, settings):
     """Of everything that the compiled chip depends on."""
-    digest = hashlib.sha256(repr((steps, _CONTROL_FILE, _ICARUS_OPTIONS)).encode())
+    digest = hashlib.sha256(repr(settings).encode())
     for name in manifest["files"]:
         digest.update((build / name).read_bytes())
     return digest.hexdigest()[:16]

@@ -1,3 +1,4 @@
+# amaranth: UnusedElaboratable=no
 """A mesh of routers with a source and a sink in Python at every local port and at the host's port."""
 
 import random
@@ -6,9 +7,12 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from itertools import product
 
-from amaranth.hdl import Cat, Elaboratable, Module, Signal
+from amaranth.hdl import Cat, Module
+from amaranth.lib.wiring import Component, In, Out
 from amaranth.sim import Simulator
 
+from hwgen.emit.routers import router_name
+from hwgen.emit.verilog import instance_of
 from hwgen.noc.turns import sides_of
 from hwgen.rtl.router import Router
 
@@ -16,15 +20,16 @@ HOST = "host"
 OPPOSITE = {"north": ("south", 0, -1), "south": ("north", 0, 1), "east": ("west", 1, 0), "west": ("east", -1, 0)}
 
 
-class Mesh(Elaboratable):
+class Mesh(Component):
     """Routers joined to a mesh. `drive` and `watch` hold the outer links of all `ends` side by side.
 
-    With `fitted` each is the router made for its place, otherwise all are the one for any place.
+    With `fitted` each is the router made for its place, otherwise all are the one for any place. Emitted as Verilog
+    (then `fitted`) it places the modules of `hwgen.emit.routers`.
     """
 
     def __init__(self, *, width, height, fitted=False, port_flits=(), **parameters):
         self.width, self.height, self.flit_bits = width, height, parameters["flit_bits"]
-        self.channels = parameters.get("virtual_channels", 1)
+        self.channels, self.multicast = parameters.get("virtual_channels", 1), parameters["multicast"]
         self.routers = {}
         for x, y in product(range(width), range(height)):
             place = {"sides": sides_of(width, height, x, y), "host": (x, y) == (0, 0)} if fitted else {}
@@ -32,14 +37,14 @@ class Mesh(Elaboratable):
         self.ends = [*self.routers, HOST]
         self.vc_bits = (self.channels - 1).bit_length()
         self.span = self.flit_bits + 2 + self.channels + self.vc_bits
-        self.drive = Signal(self.span * len(self.ends))
-        self.watch = Signal(self.span * len(self.ends))
-        self.fault = Signal()
+        bits = self.span * len(self.ends)
+        super().__init__({"drive": In(bits), "watch": Out(bits), "fault": Out(1)})
 
     def elaborate(self, platform):
         m = Module()
         for (x, y), router in self.routers.items():
-            m.submodules[f"router_{x}_{y}"] = router
+            name = router_name(self.width, self.height, x, y)
+            m.submodules[f"router_{x}_{y}"] = instance_of(router, name) if platform else router
             m.d.comb += [router.my_x.eq(x), router.my_y.eq(y)]
             for port, (far, dx, dy) in OPPOSITE.items():
                 neighbour = self.routers.get((x + dx, y + dy))
@@ -137,7 +142,7 @@ class Bench:
         self.used = None
 
     def run(self, ends, *, cycles, until=None):
-        """Simulate from reset until `until()` holds, or for `cycles`; return the cycles used."""
+        """Simulate from reset until each end got as many flits as `until` says, or for `cycles`; the cycles used."""
         if self.used is not None:
             self.simulator.reset()
         self.ends, self.cycles, self.until, self.used = ends, cycles, until, 0
@@ -146,20 +151,30 @@ class Bench:
 
     async def _step_all(self, ctx):
         mesh, seen = self.mesh, 0
-        mask = (1 << mesh.span) - 1
         for cycle in range(self.cycles):
-            drive = 0
-            for i, end in enumerate(mesh.ends):
-                drive |= self.ends[end].step(cycle, seen >> i * mesh.span & mask) << i * mesh.span
-            ctx.set(mesh.drive, drive)
+            ctx.set(mesh.drive, step_all(self.ends, mesh.span, cycle, seen))
             _, _, seen, fault = await ctx.tick().sample(mesh.watch, mesh.fault)
             assert not fault, f"a router reports a fault in cycle {cycle}"
             self.used = cycle + 1
-            if self.until is not None and self.until():
+            if arrived(self.ends, self.until):
                 break
 
 
+def step_all(ends, span, cycle, seen):
+    """What all ends drive in a cycle, having seen what the mesh showed in the last one."""
+    mask = (1 << span) - 1
+    return sum(end.step(cycle, seen >> i * span & mask) << i * span for i, end in enumerate(ends.values()))
+
+
+def arrived(ends, until):
+    """Whether each end has got as many flits as `until` says; never if that is None."""
+    return until is not None and all(len(ends[end].got) >= count for end, count in until.items())
+
+
 @lru_cache(maxsize=4)
-def bench(**parameters):
-    """The bench of the mesh with these parameters."""
-    return Bench(Mesh(**parameters))
+def bench(*, simulator="amaranth", **parameters):
+    """The bench of the mesh with these parameters; verilator and icarus run its emitted Verilog."""
+    if simulator == "amaranth":
+        return Bench(Mesh(**parameters))
+    from emitted_mesh import EmittedBench  # it starts processes with the functions above
+    return EmittedBench(simulator, **parameters)

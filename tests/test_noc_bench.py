@@ -134,8 +134,14 @@ def test_flits_too_narrow_to_tell_packets_apart(tmp_path):
 
 
 @pytest.mark.full
-def test_a_million_flits_on_4x4(tmp_path):
-    bench = MeshBench(Design(4, 4, flit_bits=64, buffer_flits=4, multicast=True), tmp_path)
-    runs = [bench.run("mixed", load=load, cycles=40000, warm=0, seed=seed, **disturbance)
+@pytest.mark.parametrize("routing, channels, multicast", [
+    ("xy", 1, True), ("xy", 4, True), ("yx", 1, False), ("yx", 2, True), ("o1turn", 2, False), ("o1turn", 4, True),
+    ("west-first", 1, False), ("west-first", 2, True), ("odd-even", 1, False), ("odd-even", 2, True),
+    ("odd-even", 4, True),
+])
+def test_a_million_flits_on_4x4(tmp_path, routing, channels, multicast):
+    bench = MeshBench(Design(4, 4, flit_bits=64, buffer_flits=4, routing=routing, virtual_channels=channels,
+                             multicast=multicast), tmp_path)
+    runs = [bench.run("mixed", load=load, cycles=50000, warm=0, seed=seed, **disturbance)
             for seed, disturbance in enumerate(DISTURBANCES) for load in (0.1, 0.5)]
     assert sum(run["flits"] for run in runs) >= 1_000_000
