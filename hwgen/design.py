@@ -17,8 +17,10 @@ from ruamel.yaml.error import YAMLError
 
 from hwgen.errors import HwgenError
 from hwgen.noc.network import FLIT_BITS, ROUTINGS, VIRTUAL_CHANNELS, Network
+from hwgen.noc.turns import PORTS
 
 SHARES = ("attention", "ffn", "vocabulary")
+MAX_BUFFER_FLITS = 16
 MAX_CLASSES = 8
 CLOCK_MHZ = (1, 5000)
 
@@ -50,6 +52,10 @@ class Design:
     buffer_flits: int = 4
     routing: str = "xy"
     multicast: bool = True
+    link_registers: int = 0
+    """Stages of registers on every link between routers."""
+    port_flits: tuple[tuple[str, int], ...] = ()
+    """(router port, depth of its buffers) where it is more than `buffer_flits`."""
     clock_mhz: float = 500.0
     classes: tuple[TileClass, ...] = (TileClass("tile"),)
     node_class: tuple[int, ...] = field(default=())
@@ -115,9 +121,10 @@ CHIP_RULES = {
     "height": _integer(1, 64),
     "flit_bits": _one_of(*FLIT_BITS),
     "virtual_channels": _one_of(*VIRTUAL_CHANNELS),
-    "buffer_flits": _integer(2, 16),
+    "buffer_flits": _integer(2, MAX_BUFFER_FLITS),
     "routing": _one_of(*ROUTINGS),
     "multicast": Rule(lambda v: isinstance(v, bool), "true or false", (False, True)),
+    "link_registers": _integer(0, 2),
     "clock_mhz": _number(*CLOCK_MHZ),
 }
 TILE_RULES = {
@@ -176,6 +183,13 @@ class _Reader:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1000:
                 raise HwgenError(f"{self.at(node, key)}{key} must be 0 to 1000, not {value!r}")
         return tuple(float(node.get(key, 1)) for key in SHARES)
+
+    def port_flits(self, design, least):
+        node = self.mapping(design["port_flits"], PORTS, "port_flits", design, "port_flits")
+        rule = _integer(least, MAX_BUFFER_FLITS)
+        for key, value in node.items():
+            check_knob({key: rule}, key, value, self.at(node, key))
+        return tuple((port, node[port]) for port in PORTS if node.get(port, least) > least)
 
     def nodes(self, tile, width, height):
         places = tile["at"] if isinstance(tile["at"], list) else [tile["at"]]
@@ -272,13 +286,15 @@ def parse_design(text: str, name: str = "design") -> Design:
     reader = _Reader(name)
     if node is None:
         raise HwgenError(f"{name}: a design must be a mapping, not empty")
-    reader.mapping(node, {*CHIP_RULES, "tiles"}, "a design")
+    reader.mapping(node, {*CHIP_RULES, "port_flits", "tiles"}, "a design")
     knobs = reader.knobs(node, CHIP_RULES)
     for key in ("width", "height"):
         if key not in knobs:
             raise HwgenError(f"{name}: a design must have the key {key}")
     if "tiles" not in node:
         raise HwgenError(f"{name}: a design must have the key tiles")
+    if "port_flits" in node:
+        knobs["port_flits"] = reader.port_flits(node, knobs.get("buffer_flits", Design.buffer_flits))
     classes, node_class = _classes(reader, node, knobs["width"], knobs["height"])
     design = Design(**knobs, classes=classes, node_class=node_class)
     try:

@@ -17,6 +17,7 @@ def chip_spec(chip: CompiledChip) -> ChipSpec:
     spec = ChipSpec(
         width=design.width, height=design.height, flit_bits=design.flit_bits, buffer_flits=design.buffer_flits,
         multicast=design.multicast, virtual_channels=design.virtual_channels, routing=design.routing,
+        link_registers=design.link_registers, port_flits=design.port_flits,
         address_bits=max(3, chip.address_bits), context=graph.context, vocab=graph.config.vocab,
         signature=graph.signature(),
         grant_order=tuple((*_place(chip, t), _rows(chip.placement.vocabulary[t])) for t in chip.grant_order),
@@ -60,6 +61,8 @@ def manifest(chip: CompiledChip, files: list[str], images: bool) -> dict:
         "buffer_flits": design.buffer_flits,
         "routing": design.routing,
         "multicast": design.multicast,
+        "link_registers": design.link_registers,
+        "port_flits": dict(design.port_flits),
         "clock_mhz": design.clock_mhz,
         "context": graph.context,
         "vocab": config.vocab,

@@ -69,7 +69,8 @@ def measure(mesh: "MeshBench", *, patterns: Sequence[str] | None = None, loads: 
             stage(f"{pattern}, packets of {length} flit{'s' if length > 1 else ''}")
             curves.append(_curve(mesh, pattern, length, loads, cycles, seed))
     stage("all-gather")
-    network = ("width", "height", "flit_bits", "virtual_channels", "buffer_flits", "routing", "multicast")
+    network = ("width", "height", "flit_bits", "virtual_channels", "buffer_flits", "routing", "multicast",
+               "link_registers")
     return {
         "design": {key: getattr(design, key) for key in network}, "cycles": cycles, "seed": seed,
         "accepted": ACCEPTED, "curves": curves,
@@ -85,11 +86,11 @@ def write_noc_bench(output: Path, result: dict, force: bool = False) -> None:
 class MeshBench:
     """The emitted mesh of a design's routers with sources and sinks, compiled by Verilator in `folder`."""
 
-    def __init__(self, design: Design, folder: Path, quick: bool = False, link_registers: int = 0):
+    def __init__(self, design: Design, folder: Path, quick: bool = False):
         self.design = design
         parameters = _parameters(design)
         verilate = _verilate()
-        verilog = mesh_files(design, link_registers)
+        verilog = mesh_files(design)
         loader = environment().loader
         source, _, _ = loader.get_source(environment(), "mesh_bench.cpp")
         write_files(folder, verilog | {"mesh_bench.cpp": source, "parameters.h": parameters})

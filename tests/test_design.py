@@ -32,6 +32,11 @@ def test_accepts_every_routing_with_channels_enough(routing, channels, multicast
     assert (design.network.routing, len(design.network.classes)) == (routing, classes)
 
 
+def test_ports_may_have_deeper_buffers():
+    design = parse_design(f"{MESH}buffer_flits: 3\nport_flits: {{west: 8, local: 3, east: 16}}\n{TILE}")
+    assert design.port_flits == (("east", 16), ("west", 8)) and design.link_registers == 0
+
+
 def test_first_class_takes_the_rest():
     design = parse_design(MESH + 'tiles:\n  - name: a\n  - name: b\n    at: "1,0-1,1"\n    vlen: 64\n')
     assert design.node_class == (0, 1, 0, 1)
@@ -56,6 +61,10 @@ def test_first_class_takes_the_rest():
      "Routing o1turn with multicast must have at least 4 virtual channels, not 2"),
     (MESH + "routing: o1turn\nmulticast: false\n" + TILE,
      "Routing o1turn must have at least 2 virtual channels, not 1"),
+    (MESH + "link_registers: 3\n", "d.yaml:3:1: link_registers must be 0 to 2, not 3"),
+    (MESH + "port_flits: 8\n" + TILE, "d.yaml:3:1: port_flits must be a mapping, not 8"),
+    (MESH + "port_flits: {up: 8}\n" + TILE, "d.yaml:3:14: port_flits has no key 'up'; known are east, local, north"),
+    (MESH + "port_flits: {west: 3}\n" + TILE, "d.yaml:3:14: west must be 4 to 16, not 3"),
     (MESH + "multicast: 1\n", "multicast must be true or false, not 1"),
     (MESH + "clock_mhz: 0\n", "clock_mhz must be 1 to 5000, not 0"),
     (MESH + TILE + "    vlen: 48\n", "d.yaml:5:5: vlen must be 8, 16, 32, 64, 128 or 256, not 48"),

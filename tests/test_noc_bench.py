@@ -37,6 +37,17 @@ def test_mixed_traffic_arrives_whole_and_in_order(mesh, narrow, load, disturbanc
         assert answer["flits"] >= 400 and answer["offered"] == pytest.approx(load, rel=0.3)
 
 
+@pytest.mark.parametrize("stages", [1, pytest.param(2, marks=pytest.mark.full)])
+def test_registers_on_links_cost_a_cycle_each(stages, tmp_path):
+    design = Design(3, 3, flit_bits=64, buffer_flits=2 + 2 * stages, link_registers=stages)
+    bench = MeshBench(design, tmp_path, quick=True)
+    bench.run("mixed", load=0.5, cycles=1000, warm=0, backpressure=0.3)
+    ways = [4, 2, 4, 2, 2, 4, 2, 4]  # links between a node and its opposite, the middle left out
+    latency = bench.run("bit-complement", load=0.002, flits=1, cycles=60000)["latency"]
+    assert latency == pytest.approx(1 + (1 + stages) * sum(ways) / 8, abs=0.1)
+    assert bench.run("bit-complement", load=1.0, flits=1, cycles=1000)["accepted"] == pytest.approx(1, abs=0.02)
+
+
 @pytest.mark.parametrize("at", [1, 2, 700])
 @pytest.mark.parametrize("broken", ["drop", "corrupt", "repeat", "misdeliver"])
 @pytest.mark.parametrize("flits", [1, 4])

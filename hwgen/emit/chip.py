@@ -8,6 +8,7 @@ from hwgen.emit.templates import render
 from hwgen.emit.verilog import module_files
 from hwgen.rtl.axi_lite_registers import AXI_LITE_PORTS
 from hwgen.rtl.host_port import FIFO_WORDS, HostPort
+from hwgen.rtl.link import LinkRegister
 from hwgen.rtl.tile import Tile
 
 SIDES = {"north": (0, -1), "east": (1, 0), "south": (0, 1), "west": (-1, 0)}
@@ -104,6 +105,10 @@ class ChipSpec:
     kinds: tuple[TileKind, ...]
     tiles: tuple[TilePlace, ...]
     """All nodes, row by row."""
+    link_registers: int = 0
+    """Stages of registers on every link between routers."""
+    port_flits: tuple[tuple[str, int], ...] = ()
+    """(router port, depth of its buffers) where it is more than `buffer_flits`."""
     grant_address: int = 0
     """Word of every tile's vector memory that a grant message overwrites."""
 
@@ -139,7 +144,16 @@ def components(spec: ChipSpec) -> dict:
         grant_order=spec.grant_order, grant_address=spec.grant_address,
     )
     tiles = {f"tile_{kind.name}": tile_component(kind, **addressed) for kind in spec.kinds}
-    return {**routers(**spec.network), "host_port": host, **tiles}
+    return {**mesh_components(spec), "host_port": host, **tiles}
+
+
+def mesh_components(mesh) -> dict:
+    """Module name -> component of routers and the registers between them; `mesh` is a ChipSpec or a Design."""
+    knobs = ("width", "height", "flit_bits", "buffer_flits", "multicast", "virtual_channels", "routing")
+    modules = routers(**{name: getattr(mesh, name) for name in knobs}, port_flits=dict(mesh.port_flits))
+    if mesh.link_registers:
+        modules["link_register"] = LinkRegister(flit_bits=mesh.flit_bits, virtual_channels=mesh.virtual_channels)
+    return modules
 
 
 def chip_files(spec: ChipSpec) -> dict[str, str]:
@@ -170,25 +184,36 @@ def chip_text(spec: ChipSpec) -> str:
             "kind": spec.kinds[place.kind], "rom_words": place.rom_words,
             "program": spec.program_image(place.x, place.y), "rom": spec.rom_image(place.x, place.y),
             "router": router_name(spec.width, spec.height, place.x, place.y),
-            "sides": [(side, *links) for side, step in SIDES.items() if (links := _links(spec, place, step))],
+            "sides": sides_and_links(spec, place.x, place.y, host=True),
         }
         for place in spec.tiles
     ]
-    links = [link for tile in tiles for link in (
-        *(away for _, _, away in tile["sides"]), f"to_{tile['at']}", f"from_{tile['at']}")]
+    links = ["host_0_0", "n_0_0_host", *(f"{way}_{tile['at']}" for tile in tiles for way in ("to", "from"))]
+    stages = link_stages(spec)
+    links += [name for names in stages for name in names]
     axi = [f"s_axi_{name}" for name in AXI_LITE_PORTS]
     axi += [f"{side}_axis_t{name}" for side in "sm" for name in ("data", "valid", "last", "ready")]
     return render(
-        "chip.v.j2", spec=spec, tiles=tiles, links=["host_0_0", *links], axi=axi, fifo_words=FIFO_WORDS,
+        "chip.v.j2", spec=spec, tiles=tiles, links=links, stages=stages, axi=axi, fifo_words=FIFO_WORDS,
         fifo_address=address_bits(FIFO_WORDS), channels=spec.virtual_channels,
     )
 
 
-def _links(spec: ChipSpec, place: TilePlace, step: tuple[int, int]):
-    """(link in, link out) of one side of a router, None at the edge of the mesh."""
-    x, y = place.x + step[0], place.y + step[1]
-    if (x, y) == (-1, 0):
-        return "host_0_0", "n_0_0_host"
-    if not (0 <= x < spec.width and 0 <= y < spec.height):
-        return None
-    return f"n_{x}_{y}_{place.x}_{place.y}", f"n_{place.x}_{place.y}_{x}_{y}"
+def sides_and_links(mesh, x: int, y: int, host: bool) -> list[tuple[str, str, str]]:
+    """(side, wires in, wires out) of a router; `mesh` is a ChipSpec or a Design; `host` adds the host port."""
+    found = []
+    for side, (dx, dy) in SIDES.items():
+        far_x, far_y = x + dx, y + dy
+        if 0 <= far_x < mesh.width and 0 <= far_y < mesh.height:
+            last = f"_{mesh.link_registers}" if mesh.link_registers else ""
+            found.append((side, f"n_{far_x}_{far_y}_{x}_{y}{last}", f"n_{x}_{y}_{far_x}_{far_y}"))
+        elif host and (far_x, far_y) == (-1, 0):
+            found.append((side, "host_0_0", "n_0_0_host"))
+    return found
+
+
+def link_stages(mesh) -> list[list[str]]:
+    """Wires of every link between routers from its sender on; a register stands between one and the next."""
+    names = [out for y in range(mesh.height) for x in range(mesh.width)
+             for _, _, out in sides_and_links(mesh, x, y, host=False)]
+    return [[name, *(f"{name}_{stage}" for stage in range(1, mesh.link_registers + 1))] for name in names]
