@@ -100,7 +100,7 @@ def long_pair(vlen: int, context: int) -> tuple[IntegerGraph, Design]:
 
 
 def network_pair(number: int) -> tuple[IntegerGraph, Design]:
-    """A small model on NETWORKS[number], with flit width, buffer depths, registers and mesh that go round with the number."""
+    """A small model on NETWORKS[number], with buffers, widths and registers that go round with the number."""
     routing, channels, multicast = NETWORKS[number]
     width, height = ((2, 2), (3, 2), (2, 3))[number % 3]
     config = ModelConfig(vocab=97, hidden=40, layers=2, heads=3, kv_heads=1, head_dim=8, ffn=48, norm_eps=1e-5,
