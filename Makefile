@@ -8,12 +8,13 @@ DEMO_TOKENS ?= 48
 
 .PHONY: demo test test-full lint bench formal mutation clean system
 
-demo: $(VENV)/.sim
-	$(BIN)/hwgen generate examples/model examples/designs/2x2.yaml -o $(RUN) --force
+demo: $(VENV)/.demo
+	$(BIN)/hwgen explore examples/model --side 4 --node 28 --goal 0.8,0.1,0.1 --evaluations 2048 -o $(RUN)-explore --force
+	$(BIN)/hwgen generate examples/model $(RUN)-explore/design.yaml -o $(RUN) --force
 	$(BIN)/hwgen sim $(RUN) --sim verilator --prompt "$(DEMO_PROMPT)" --max-tokens $(DEMO_TOKENS)
 	$(BIN)/hwgen sim $(RUN) --sim icarus --prompt "$(DEMO_PROMPT)" --max-tokens 1
 	$(BIN)/hwgen synth $(RUN)
-	@echo "Open $(RUN)/report.html in a browser."
+	@echo "Open $(RUN)-explore/report.html and $(RUN)/report.html in a browser."
 
 test: $(VENV)/.test
 	$(BIN)/ruff check .
@@ -46,6 +47,11 @@ $(VENV)/.sim: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[sim]"
 	touch $@
 
+$(VENV)/.demo: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[sim,explore]"
+	touch $@ $(VENV)/.sim
+
 $(VENV)/.formal: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[formal]"
 	touch $@
@@ -53,7 +59,7 @@ $(VENV)/.formal: pyproject.toml constraints.txt | $(VENV)/bin/python
 $(VENV)/.test: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable ".[test]"
-	touch $@ $(VENV)/.sim $(VENV)/.formal
+	touch $@ $(VENV)/.sim $(VENV)/.demo $(VENV)/.formal
 
 clean:
 	rm -rf build sim_build

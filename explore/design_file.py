@@ -7,6 +7,9 @@ def design_yaml(design: Design, comments: tuple[str, ...] = ()) -> str:
     """YAML that `hwgen.design.parse_design` reads back as the same design; `comments` come first, a line each."""
     lines = [f"# {line}" for line in comments]
     lines += [f"{name}: {_word(getattr(design, name))}" for name in CHIP_RULES]
+    if design.port_flits:
+        depths = ", ".join(f"{port}: {depth}" for port, depth in design.port_flits)
+        lines.append(f"port_flits: {{{depths}}}")
     lines.append("tiles:")
     for index, tile in enumerate(design.classes):
         lines.append(f"  - name: {tile.name}")

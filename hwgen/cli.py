@@ -377,12 +377,19 @@ def explore(
     except ImportError as error:
         raise HwgenError(f"hwgen explore must find the package {error.name}: pip install 'hwgen[explore]'") from None
 
-    with progress.status("reading the model") as status:
+    from rich.progress import Progress
+
+    with Progress(console=progress, transient=True) as bar:
+        task = bar.add_task("reading the model", total=None)
+
+        def on_progress(what, n, of, best):
+            found = f"best {best:.4f}" if best > -100 else "none feasible yet"
+            bar.update(task, description=f"{what}: {n:,} of {of:,} designs, {found}", completed=n, total=of)
+
         summary = run(
             model, nm=node, goal=goal, nodes=nodes, context=context, power_max=power_max, area_max=area_max,
             latency_max=latency_max, clock_max=clock_max, side=side, evaluations=evaluations, seed=seed, output=output,
-            force=force, warm_start=warm_start, agent=agent,
-            on_progress=lambda what, n, of, best: status.update(f"{what}: {n:,} of {of:,} designs, best {best:.4f}"))
+            force=force, warm_start=warm_start, agent=agent, on_progress=on_progress)
     if json_:
         print(json.dumps(summary))
         return
