@@ -7,12 +7,13 @@ import torch
 from torch import Tensor
 
 from explore.archive import Archive, pareto_front
+from explore.climb import climb
 from explore.designer import Designer
 from explore.evaluate import Evaluation
 from explore.goal import INFEASIBLE, Goals, draw_goals, score
 from explore.practice import mutate, random_actions
 from explore.problem import OBSERVATIONS, Problem
-from explore.refine import refine
+from explore.refine import Found, refine
 from explore.scenario import Scenario
 from hwgen.design import Design
 from hwgen.errors import HwgenError
@@ -97,10 +98,13 @@ def search(problem: Problem, designer: Designer | None, evaluations: int, *, see
     if left > 0:
         order = torch.cat(log.scores).argsort(descending=True)[: max(8, left // 8)]
         worth = None if designer is None else designer.worth_of(problem, own)
-        found = refine(problem, own, torch.cat(log.actions)[order], left, generator, worth=worth,
-                       batch=max(8, left // 32), on_round=log.report)
-        log.keep(found.actions, found.outcomes, found.scores)
-    return Search(problem, torch.cat(log.actions), torch.cat(log.outcomes), torch.cat(log.scores), proposed)
+        refined = refine(problem, own, torch.cat(log.actions)[order], max(1, left // 2), generator, worth=worth,
+                         batch=max(8, left // 64), on_round=log.report)
+        log.keep(refined.actions, refined.outcomes, refined.scores)
+        last = climb(problem, own, log.found(), evaluations - log.spent)
+        log.keep(last.actions, last.outcomes, last.scores)
+    found = log.found()
+    return Search(problem, found.actions, found.outcomes, found.scores, proposed)
 
 
 def _front_goals(own: Goals, generator: torch.Generator) -> Goals:
@@ -127,8 +131,11 @@ class _Log:
         self.outcomes.append(outcomes)
         self.scores.append(scores)
         self.spent += len(scores)
-        if self.on_progress:
+        if self.on_progress and len(scores):
             self.on_progress(self.spent, max(float(s.max()) for s in self.scores))
+
+    def found(self):
+        return Found(torch.cat(self.actions), torch.cat(self.outcomes), torch.cat(self.scores))
 
     def report(self, found):
         if self.on_progress:

@@ -18,11 +18,13 @@ from explore.archive import hypervolume, pareto_front
 from explore.ask_tell import AskTell
 from explore.baselines import METHODS
 from explore.canonical import canonical
+from explore.climb import climb, neighbours
 from explore.command import parse_goal, parse_nodes
 from explore.design_file import design_yaml
 from explore.evaluate import evaluate
 from explore.goal import INFEASIBLE
 from explore.problem import Problem
+from explore.refine import Found
 from explore.scenario import Scenario
 from explore.search import search
 from explore.space import Space
@@ -84,6 +86,18 @@ def test_a_search_beats_chance_at_equal_evaluations(problem):
     chance = AskTell(problem, evaluations=1000)
     METHODS["random"](chance, 1)
     assert float(found.scores.max()) > chance.best
+
+
+def test_the_last_steps_try_every_knob_alone(problem):
+    shape = problem.codec.shape
+    start = search(problem, None, 200, seed=2)
+    around = neighbours(shape, start.actions[start.best], 0.1)
+    assert len(around) == 4 * len(shape.steps) + sum(shape.choices)
+    groups = [*range(len(shape.steps)), *(len(shape.steps) + i for i, n in enumerate(shape.choices) for _ in range(n))]
+    changed = [{groups[k] for k in row.nonzero().squeeze(1).tolist()} for row in around != start.actions[start.best]]
+    assert all(len(knobs) <= 1 for knobs in changed) and set().union(*changed) == set(groups)
+    found = climb(problem, problem.goal, Found(start.actions, start.outcomes, start.scores), 300)
+    assert len(found.scores) <= 300 and found.scores.max() >= start.scores.max()
 
 
 def test_the_front_is_what_nothing_beats(problem):
