@@ -18,6 +18,11 @@ _OUTCOME = ("tok_s", "power_w", "area_mm2", "latency_s")
 _SERIES = ("#2f6fde", "#2a9d74", "#e8a33d", "#d4574e", "#8b5cf6", "#c2410c", "#0e7490", "#a3a3a3", "#7c6f2d")
 
 
+def plain(value: float, digits: int = 4) -> str:
+    """A figure as people read it: 86,196 or 0.2533."""
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:.{digits}g}"
+
+
 def figures_of(result: Evaluation, index: int = 0) -> dict:
     """Plain numbers of one design."""
     names = ("tok_s", "tok_s_stream", "latency_s", "ttft_s", "cycles", "power", "area", "energy_per_token", "cost",
@@ -65,7 +70,7 @@ def front_svg(search: Search) -> str:
     width, height, left = 760, 420, 64
 
     def place(p):
-        return left + (p[0] - x0) / (x1 - x0) * (width - left - 10), (height - 40) * (1 - (p[1] - y0) / (y1 - y0)) + 5
+        return left + (p[0] - x0) / (x1 - x0) * (width - left - 40), (height - 40) * (1 - (p[1] - y0) / (y1 - y0)) + 5
 
     shown = feasible[:: max(1, len(feasible) // 1500)]
     marks = [f'<circle cx="{u:.1f}" cy="{v:.1f}" r="1.4" fill="#9aa5b5" opacity=".5"/>'
@@ -100,10 +105,10 @@ def report_html(search: Search, facts: dict, paper: list | None = None, scaling:
     bars = {title: _shares(figures[key], unit) for title, key, unit in (
         ("Power", "power_parts", "W"), ("Area", "area_parts", "mm2"), ("Cycles of a token", "cycle_parts", "cycles"))}
     return environment().get_template("explore_report.html.j2").render(
-        scenario=scenario, design=design, figures=figures, bars=bars, facts=facts, front=front_svg(search),
-        front_size=len(search.front), maps=_heat_maps(maps) if maps else [], limits=limits(search, figures),
-        deviation=deviation(design, scenario, maps) if maps else {}, progress=_progress(search), paper=paper or [],
-        scaling=scaling or [], feasible=search.feasible)
+        plain=plain, scenario=scenario, design=design, figures=figures, bars=bars, facts=facts,
+        front=front_svg(search), front_size=len(search.front), maps=_heat_maps(maps) if maps else [],
+        limits=limits(search, figures), deviation=deviation(design, scenario, maps) if maps else {},
+        progress=_progress(search), paper=paper or [], scaling=scaling or [], feasible=search.feasible)
 
 
 def limits(search: Search, figures: dict) -> list[tuple[str, str]]:
@@ -115,8 +120,8 @@ def limits(search: Search, figures: dict) -> list[tuple[str, str]]:
         if limit is not None:
             found.append((f"budget of {name}", f"{value:.4g} of {limit:.4g} {unit}, {value / limit:.1%}"))
     found.append(("one reticle", f"{figures['area']:.4g} of 830 mm2, {figures['area'] / 830:.1%}"))
-    found.append(("multipliers", f"{figures['tok_s']:.4g} of {figures['peak_tok_s']:.4g} tok/s that they allow, "
-                                 f"{figures['tok_s'] / figures['peak_tok_s']:.1%}"))
+    tok_s, peak = figures["tok_s"], figures["peak_tok_s"]
+    found.append(("multipliers", f"{plain(tok_s)} of {plain(peak)} tok/s that they allow, {tok_s / peak:.1%}"))
     found.append(("reading the weights", f"{figures['floor_power']:.4g} W of {figures['power']:.4g} W, "
                                          f"{figures['floor_power'] / figures['power']:.1%}: no design is below"))
     slowest = max(figures["cycle_parts"], key=figures["cycle_parts"].get)
@@ -127,7 +132,7 @@ def limits(search: Search, figures: dict) -> list[tuple[str, str]]:
 
 def _shares(parts: dict, unit: str) -> list[dict]:
     total = sum(parts.values())
-    return [{"name": name.replace("_", " "), "value": f"{value:.3g} {unit}", "share": 100 * value / total,
+    return [{"name": name.replace("_", " "), "value": f"{plain(value, 3)} {unit}", "share": 100 * value / total,
              "colour": _SERIES[i % len(_SERIES)]} for i, (name, value) in enumerate(parts.items())]
 
 
@@ -137,7 +142,7 @@ def _heat_maps(maps: TileMap) -> list[dict]:
         links[y, x] += flits
     wanted = (("WMEM, KiB", maps.wmem_kib), ("FETCH", maps.fetch), ("VLEN", maps.vlen), ("LANES", maps.lanes),
               ("Matrix load, cycles a token", maps.load), ("Flits through the router a token", links))
-    return [{"title": title, "svg": _heat(values), "low": f"{values.min():.4g}", "high": f"{values.max():.4g}"}
+    return [{"title": title, "svg": _heat(values), "low": plain(values.min()), "high": plain(values.max())}
             for title, values in wanted]
 
 
@@ -150,7 +155,7 @@ def _heat(values: np.ndarray) -> str:
         for x in range(width):
             share = (values[y, x] - low) / (high - low) if high > low else 0.5
             boxes.append(f'<rect x="{x * cell:.2f}" y="{y * cell:.2f}" width="{cell * 0.96:.2f}" '
-                         f'height="{cell * 0.96:.2f}" fill="hsl({215 - 190 * share:.0f} 70% {62 - 12 * share:.0f}%)">'
+                         f'height="{cell * 0.96:.2f}" fill="hsl(215 65% {88 - 53 * share:.0f}%)">'
                          f"<title>{x},{y}: {values[y, x]:.6g}</title></rect>")
     return f'<svg viewBox="0 0 {width * cell:.1f} {height * cell:.1f}" style="max-width:240px">{"".join(boxes)}</svg>'
 

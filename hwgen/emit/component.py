@@ -25,7 +25,6 @@ _RULES = CHIP_RULES | TILE_RULES
 _DEFAULTS = {
     **{key: getattr(Design(4, 4), key) for key in _NETWORK},
     **{key: getattr(TileClass("tile"), key) for key in ("fetch", "stations", "vlen", "lanes")},
-    # `auto` has no model to fit here
     "dmem_kib": 64, "imem_kib": 32, "wmem_kib": 128,
 }
 
@@ -52,8 +51,7 @@ def component_files(kind: str, settings: dict) -> dict[str, str]:
     """
     _check_kind(kind)
     knobs = {key: _DEFAULTS[key] for key in KNOBS[kind]}
-    values = {key: _checked(kind, key, text) for key, text in settings.items()}
-    knobs |= {key: value for key, value in values.items() if value != "auto"}
+    knobs |= {key: _checked(kind, key, text) for key, text in settings.items()}
     try:
         files = _rom(knobs) if kind == "rom" else module_files({kind.replace("-", "_"): _component(kind, knobs)})
     except ValueError as error:
@@ -72,6 +70,8 @@ def _checked(kind, key, text):
     if key not in KNOBS[kind]:
         raise HwgenError(f"{kind} setting must be {', '.join(KNOBS[kind])}, not {key!r}{_nearest(key, KNOBS[kind])}")
     value = _value(text)
+    if value == "auto":
+        raise HwgenError(f"{key} of a component alone must be a number of KiB, not 'auto': there is no model to fit")
     check_knob(_RULES, key, value)
     return value
 
