@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from random_model import random_model
+from random_pairs import random_model
 
 from explore.action import Codec
 from explore.archive import hypervolume, pareto_front
