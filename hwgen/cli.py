@@ -121,6 +121,8 @@ def _text(tokenizer, tokens: list[int]) -> str | None:
 def quantize(
     model: Annotated[str, typer.Argument(help="Hugging Face folder or GGUF file")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Q file to write")] = None,
+    weights: Annotated[str, typer.Option(help="Format of the layers' matrices: mxint8 or mxfp4")] = "mxint8",
+    head: Annotated[str, typer.Option(help="Format of embedding and head: mxint8 or mxfp4")] = "mxint8",
     context: Context = None,
     calibration: Annotated[Path | None, typer.Option(help="Text file; default text that the model writes")] = None,
     tokens: Annotated[int, typer.Option(min=1, help="Tokens to measure on")] = 20000,
@@ -143,7 +145,8 @@ def quantize(
     if len(loaded.config.eos_ids) > 1:
         progress.print(f"note: a run ends after token {loaded.config.eos} only, not after {loaded.config.eos_ids[1:]}")
     with _step(f"quantising {model}"):
-        graph = to_graph(loaded, context=context, calibration=text, seed=seed, allow_wrap=allow_wrap)
+        graph = to_graph(loaded, weights=weights, head=head, context=context, calibration=text, seed=seed,
+                         allow_wrap=allow_wrap)
     with _step(f"measuring on {tokens} tokens"):
         figures = evaluate(loaded, graph, tokens=tokens, seed=seed)
     if output is not None:
