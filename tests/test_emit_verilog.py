@@ -20,7 +20,8 @@ from hwgen.rtl.router import Router
 
 KINDS = (
     TileKind("big", 2, 2, 16, 2, imem_words=20, vmem_rows=40, xmem_words=9, kvmem_words=12, rom_words=30),
-    TileKind("small", 1, 1, 8, 2, imem_words=33, vmem_rows=64, xmem_words=2, kvmem_words=0, rom_words=0),
+    TileKind("small", 1, 1, 8, 2, imem_words=33, vmem_rows=64, xmem_words=2, kvmem_words=0, rom_words=0,
+             weights="mxfp4"),
 )
 
 
