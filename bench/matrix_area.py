@@ -1,6 +1,6 @@
 """Area per MAC lane and critical path of the matrix unit against a bare multiply-accumulate cell, as a table.
 
-    python -m bench.matrix_area [--liberty osu018=PATH --liberty ihp=PATH] [--vlen 32 64]
+    python -m bench.matrix_area [--liberty osu018=PATH --liberty ihp=PATH] [--vlen 32 64] [--weights mxint8 mxfp4]
 
 Each design is synthesised twice (`synth -flatten`, with and without `-booth`), mapped with one abc script, and the
 smaller result counts. The bare cell is a signed 8x8 multiply with registered inputs and its own 32-bit accumulator.
@@ -12,6 +12,7 @@ import tempfile
 from pathlib import Path
 
 from bench.mapping import OSU018, Mapped, check_liberty, map_cells
+from hwgen.arithmetic.mxfp4 import FORMATS
 from hwgen.emit.component import component_files
 
 BARE_CELL = """
@@ -34,9 +35,9 @@ def synthesise(verilog: str, top: str, liberty: Path) -> tuple[Mapped, str]:
     return min(ways, key=lambda way: way[0].area)
 
 
-def matrix_unit_verilog(vlen: int) -> str:
-    """Verilog of `hwgen rtl matrix-unit --set vlen=VLEN`, which holds no memory; top module `matrix_unit`."""
-    files = component_files("matrix-unit", {"vlen": vlen})
+def matrix_unit_verilog(vlen: int, weights: str = "mxint8") -> str:
+    """Verilog of `hwgen rtl matrix-unit --set vlen=VLEN --set weights=WEIGHTS`, without memories; top `matrix_unit`."""
+    files = component_files("matrix-unit", {"vlen": vlen, "weights": weights})
     return "".join(text for path, text in files.items() if path.endswith(".v"))
 
 
@@ -44,6 +45,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--liberty", action="append", default=[], metavar="NAME=PATH", help="default: osu018")
     parser.add_argument("--vlen", type=int, nargs="+", default=[32, 64])
+    parser.add_argument("--weights", nargs="+", default=["mxint8"], choices=FORMATS)
     options = parser.parse_args()
     libraries = dict(item.split("=", 1) for item in options.liberty) or {"osu018": OSU018}
     print(f"{'library':<10}{'design':<18}{'um2/lane':>10}{'ps':>8}{'area':>7}{'path':>7}  variant")
@@ -51,7 +53,8 @@ def main() -> None:
         liberty = check_liberty(path)
         bare = synthesise(BARE_CELL, "bare_cell", liberty)
         rows = [("bare cell", bare, 1)]
-        rows += [(f"vlen {v}", synthesise(matrix_unit_verilog(v), "matrix_unit", liberty), v) for v in options.vlen]
+        rows += [(f"vlen {v} {w}", synthesise(matrix_unit_verilog(v, w), "matrix_unit", liberty), v)
+                 for v in options.vlen for w in options.weights]
         for label, (mapped, variant), lanes in rows:
             area = mapped.area / lanes
             print(f"{name:<10}{label:<18}{area:>10.1f}{mapped.delay:>8.0f}{area / bare[0].area:>7.3f}"

@@ -23,9 +23,10 @@ def sram_bits(knobs: Knobs, load: TileLoad) -> Tensor:
 
 def rom_bits(knobs: Knobs, load: TileLoad, scenario: Scenario) -> Tensor:
     """Bits of all weight ROMs of a chip [B], tables included."""
-    weights = (knobs.nodes * load.rom * word_bits(knobs.vlen)).sum(1)
+    weights = (knobs.nodes * load.rom * load.rom_word).sum(1)
     vlen = (knobs.nodes * knobs.vlen).sum(1) / knobs.nodes.sum(1)
-    return weights + rom_table_bits(scenario.workload.config, scenario.context, vlen)
+    workload = scenario.workload
+    return weights + rom_table_bits(workload.config, scenario.context, vlen, workload.mxfp4)
 
 
 def area_mm2(knobs: Knobs, load: TileLoad, logic: Gates, scenario: Scenario) -> dict[str, Tensor]:

@@ -12,6 +12,7 @@ from explore.ask_tell import AskTell
 from explore.baselines.heuristic import largest_fastest
 from explore.design_file import design_yaml
 from explore.designer import SHIPPED, Designer
+from explore.formats import format_note
 from explore.goal import INFEASIBLE, PRESETS
 from explore.node import node_sizes
 from explore.paper_design import PAPER_ROWS, compare
@@ -54,12 +55,13 @@ def parse_nodes(text: str) -> list[int]:
     return list(dict.fromkeys(sizes))
 
 
-def explore(model: str, *, nm: int, goal: str, nodes: str | None = None, context: int | None = None,
+def explore(model: str, *, nm: int, goal: str, weights: str = "mxint8", head: str = "mxint8",
+            nodes: str | None = None, context: int | None = None,
             power_max: float | None = None, area_max: float | None = None, latency_max: float | None = None,
             clock_max: float | None = None, side: int = 64, evaluations: int = 8192, seed: int = 0,
             output: Path | None = None, force: bool = False, warm_start: Path | None = None,
             agent: Path | None = None, on_progress: Callable[[str, int, int, float], None] | None = None) -> dict:
-    """Searches and writes RUN; returns its summary.
+    """Searches and writes RUN; returns its summary. `weights` and `head` are formats, as `read_workload` takes them.
 
     With `nodes` every one is searched with the same settings, and RUN holds the design of the one with the least cost
     per token. Raises HwgenError where nothing is feasible: which limit binds, and what the nearest design takes.
@@ -67,10 +69,10 @@ def explore(model: str, *, nm: int, goal: str, nodes: str | None = None, context
     torch.set_num_threads(1)
     if output is not None:
         check_output(output, force)
-    workload, weights = read_workload(model), parse_goal(goal)
+    workload, objective = read_workload(model, weights=weights, head=head), parse_goal(goal)
     sizes = parse_nodes(nodes) if nodes else [nm]
     context = min(DEFAULT_CONTEXT, workload.max_context) if context is None else context
-    scenarios = [Scenario(workload, size, context=context, prompt=min(32, context), weights=weights,
+    scenarios = [Scenario(workload, size, context=context, prompt=min(32, context), weights=objective,
                           power_max=power_max, area_max=area_max, latency_max=latency_max, clock_max=clock_max)
                  for size in sizes]
     designer, codec, space = _designer(agent, side)
@@ -123,7 +125,7 @@ def _summary(best: Search, designer, evaluations: int, seed: int) -> dict:
     largest_fastest(rule, seed)
     return {
         "workload": scenario.workload.name, "parameters": scenario.workload.parameters, "node": scenario.nm,
-        "context": scenario.context, "weights": scenario.weights,
+        "context": scenario.context, "weights": scenario.weights, "mxfp4": sorted(scenario.workload.mxfp4),
         "score": round(float(best.scores.max()), SCORE_DIGITS),
         "proposed_score": round(best.proposed, SCORE_DIGITS), "heuristic_score": round(rule.best, SCORE_DIGITS),
         "evaluations": len(best.scores), "front": len(best.front), "agent": designer is not None,
@@ -135,7 +137,7 @@ def _comments(best: Search) -> tuple[str, ...]:
     figures, scenario = figures_of(best.figures(best.best)), best.problem.scenario
     return (f"{scenario.workload.name} on {scenario.nm} nm, context {scenario.context}, as hwgen explore estimates it:",
             f"{figures['tok_s']:.5g} tokens/s, {figures['power']:.4g} W, {figures['area']:.4g} mm2, "
-            f"{figures['energy_per_token'] * 1e3:.4g} mJ a token")
+            f"{figures['energy_per_token'] * 1e3:.4g} mJ a token", format_note(scenario.workload.mxfp4))
 
 
 def scaling_row(result: Search) -> dict:

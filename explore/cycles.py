@@ -42,9 +42,9 @@ class Overheads:
 class Cycles:
     """Cycles of a token at one position [B], by what they are spent on; `total` is their sum.
 
-    By class [B, K], mean of its tiles: `rom_words`, `kv_words` read by the matrix unit, `vector_busy` cycles, and
-    `sent`, flits that a tile sends to all others. Of the whole chip [B]: `unicast`, flits of q, k and v messages;
-    `link_flits`, flits times links.
+    By class [B, K], mean of its tiles: `rom_words`, `kv_words` that the matrix unit multiplies, `rom_reads` (one for
+    two words of 4-bit codes in a row), `vector_busy` cycles, and `sent`, flits that a tile sends to all others. Of the
+    whole chip [B]: `unicast`, flits of q, k and v messages; `link_flits`, flits times links.
     """
 
     embedding: Tensor
@@ -54,6 +54,7 @@ class Cycles:
     head: Tensor
     gathers: Tensor
     rom_words: Tensor
+    rom_reads: Tensor
     kv_words: Tensor
     vector_busy: Tensor
     sent: Tensor
@@ -109,7 +110,13 @@ def cycles(knobs: Knobs, load: TileLoad, form: Packets, scenario: Scenario, posi
     gathers = c.layers * (o.gather * (2 * x_gather + a_gather + _rest(h_gather, feed, slowest)) + 5 * settle)
     head, head_busy = _head(c, knobs, load, width, vector, norm, slowest, output)
     head = head + o.token + 2 * settle
-    layer = load.qkv.mean * qkv_words + load.hidden.mean * (out_words + ffn_words) + 2 * load.ffn.mean * up_words
+    rows = {"qkv": (load.qkv, qkv_words), "o": (load.hidden, out_words), "down": (load.hidden, ffn_words),
+            "gate": (load.ffn, up_words), "up": (load.ffn, up_words)}
+    layer = sum(row.mean * length for row, length in rows.values())
+    output_words = load.vocabulary.mean * width * output
+    mxfp4, output_name = scenario.workload.mxfp4, "embed" if c.tied else "head"
+    reads = sum(row.mean * _reads(length, name in mxfp4) for name, (row, length) in rows.items())
+    output_reads = load.vocabulary.mean * _reads(width, output_name in mxfp4) * output
     kv = load.heads * share * ((position + 1) * words(c.head_dim, knobs.vlen)
                                + c.head_dim * words(position + 1, knobs.vlen))
     unicast = c.layers * _qkv_flits(c, load, form, nodes) * (1 - 1 / knobs.tiles[:, 0])
@@ -120,9 +127,14 @@ def cycles(knobs: Knobs, load: TileLoad, form: Packets, scenario: Scenario, posi
         embedding=_embedding(c, knobs, load, form, o) + settle,
         projections=c.layers * (slowest(qkv) + slowest(project)), attention=c.layers * slowest(attention),
         feed_forward=c.layers * (slowest(feed) + slowest(down)), head=head, gathers=gathers,
-        rom_words=c.layers * layer + load.vocabulary.mean * width * output, kv_words=c.layers * kv,
+        rom_words=c.layers * layer + output_words, rom_reads=c.layers * reads + output_reads, kv_words=c.layers * kv,
         vector_busy=prep + busy * share * c.layers + head_busy, sent=sent, unicast=unicast,
         link_flits=(sent * nodes).sum(1) * _links(knobs) + unicast * (hops / 3 + 1))
+
+
+def _reads(length, narrow):
+    """Reads of the ROM for a row of `length` words."""
+    return words(length, torch.full_like(length, 2.0)) if narrow else length
 
 
 def _links(knobs):

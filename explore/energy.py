@@ -56,7 +56,7 @@ def power_w(knobs: Knobs, load: TileLoad, form: Packets, logic: Gates, timing: C
             + (rom_bits(knobs, load, scenario) + 8 * scenario.workload.vision_weight_bytes
                + (nodes * program_bits(load, knobs)).sum(1)) * node.leakage_pw_rom_bit) * 1e-12
     return {
-        "weights": (nodes * timing.rom_words * bits).sum(1) * fj_rom,
+        "weights": (nodes * timing.rom_reads * load.rom_word).sum(1) * fj_rom,
         "programs": (nodes * load.instructions * WIDTH).sum(1) * fj_rom,
         "multipliers": (nodes * words * knobs.vlen).sum(1) * MAC_PJ * pj,
         "operands": (nodes * words * sram_pj(bits / 8, load.xmem * bits)).sum(1) * pj,

@@ -88,7 +88,7 @@ def evaluate_knobs(knobs: Knobs, scenario: Scenario, *, overheads: Overheads | N
     reading = cycles(knobs, load, form, scenario, scenario.prompt // 2, output=False, overheads=overheads)
     hertz = knobs.clock_mhz[:, 0] * 1e6
     latency = timing.total / hertz
-    logic = gates(knobs)
+    logic = gates(knobs, mxfp4=bool(scenario.workload.mxfp4))
     area_parts = area_mm2(knobs, load, logic, scenario)
     area = sum(area_parts.values())
     power_parts = power_w(knobs, load, form, logic, timing, area, scenario)

@@ -14,6 +14,8 @@ from hwgen.compiler.tile_memory import BLOCK
 
 MATRIX = (5104.0, 605.3, 306.1)
 """GE of a matrix unit: fixed, per VLEN lane, per 32-block after the first."""
+MXFP4 = (119.0, 29.4, 0.0)
+"""What 4-bit codes in the ROM add to it, likewise; from units of VLEN 8 and 32."""
 LANE = 12106.0
 """GE of a vector lane."""
 VECTOR = (25675.0, 1471.0 + LANE, 4.0)
@@ -53,10 +55,10 @@ class Gates:
         return sum(share * gates_of[unit] for unit, share in FLIP_FLOPS.items())
 
 
-def gates(knobs: Knobs) -> Gates:
-    """Logic of every tile class of a batch."""
+def gates(knobs: Knobs, *, mxfp4: bool = False) -> Gates:
+    """Logic of every tile class of a batch; `mxfp4`: the ROM has words of 4-bit codes."""
     buffered = knobs.flit_bits * knobs.buffer_flits
-    fixed, lane, block = MATRIX
+    fixed, lane, block = (a + b * mxfp4 for a, b in zip(MATRIX, MXFP4, strict=True))
     matrix = fixed + lane * knobs.vlen + block * (knobs.vlen / BLOCK - 1).clamp(min=0)
     fixed, lane, word = VECTOR
     vector = fixed + lane * knobs.lanes + word * knobs.vlen

@@ -12,6 +12,7 @@ class Operator:
 
     `count`: uses per token (per image in the vision part). `copies`: distinct matrices. `after`: names of the
     operators whose results it needs. `gather`: one row is read, nothing is multiplied.
+    `narrow`: its elements are 4-bit codes (MXFP4), else 8-bit (MXINT8).
     """
 
     name: str
@@ -24,6 +25,7 @@ class Operator:
     cached: bool = False
     gather: bool = False
     bias: bool = False
+    narrow: bool = False
 
     @property
     def weights(self) -> int:
@@ -39,3 +41,13 @@ class Operator:
     def blocks(self) -> int:
         """32-element MX blocks in all copies; a bias takes one more a row."""
         return 0 if self.cached else self.copies * self.rows * (-(-self.columns // 32) + self.bias)
+
+    @property
+    def block_bytes(self) -> int:
+        """Bytes of an MX block: 32 elements and their scale."""
+        return 17 if self.narrow else 33
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all copies, scales, biases and the padding of rows included."""
+        return self.blocks * self.block_bytes

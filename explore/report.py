@@ -9,6 +9,7 @@ import numpy as np
 
 from explore.archive import pareto_front
 from explore.evaluate import Evaluation
+from explore.formats import format_note
 from explore.goal import INFEASIBLE
 from explore.search import Search
 from explore.tile_map import TileMap, deviation, tile_map
@@ -108,7 +109,8 @@ def report_html(search: Search, facts: dict, paper: list | None = None, scaling:
         plain=plain, scenario=scenario, design=design, figures=figures, bars=bars, facts=facts,
         front=front_svg(search), front_size=len(search.front), maps=_heat_maps(maps) if maps else [],
         limits=limits(search, figures), deviation=deviation(design, scenario, maps) if maps else {},
-        progress=_progress(search), paper=paper or [], scaling=scaling or [], feasible=search.feasible)
+        progress=_progress(search), paper=paper or [], scaling=scaling or [], feasible=search.feasible,
+        formats=format_note(scenario.workload.mxfp4))
 
 
 def limits(search: Search, figures: dict) -> list[tuple[str, str]]:

@@ -35,8 +35,9 @@ class TileLoad:
 
     `qkv, hidden, ffn, vocabulary`: rows. `units, heads`: attention units in a layer on the busiest tile, and their
     query heads. `caches`: units that it keeps a cache for, all layers together. Memories in words of their own:
-    `rom`, `rom_most`, `imem`, `vmem`, `xmem`, `kvmem`. `reach`: first word that no message can be sent to.
-    `able`: tiles that may hold heads [B, 1]; `placed`: whether every operator class has a tile [B].
+    `rom`, `rom_most`, `imem`, `vmem`, `xmem`, `kvmem`; `rom_word`: bits of a ROM word. `reach`: first word that no
+    message can be sent to. `able`: tiles that may hold heads [B, 1]; `placed`: whether every operator class has a tile
+    [B].
     """
 
     qkv: Rows
@@ -52,6 +53,7 @@ class TileLoad:
     instructions: Tensor
     rom: Tensor
     rom_most: Tensor
+    rom_word: Tensor
     imem: Tensor
     vmem: Tensor
     xmem: Tensor
@@ -99,27 +101,40 @@ def tile_load(knobs: Knobs, scenario: Scenario) -> TileLoad:
     placed = torch.stack([(w * knobs.nodes).sum(1) > 0 for w in weight.values()], 1).all(1)
     vmem, reach = _vector_memory(c, scenario.context, knobs, rows, units, heads, caches)
     instructions = _instructions(c, knobs, rows, units, heads, caches, parts)
-    rom = {kind: _rom_words(c, knobs.vlen, {n: getattr(r, kind) for n, r in rows.items()}) for kind in ("mean", "most")}
+    mxfp4 = scenario.workload.mxfp4
+    rom = {kind: _rom_words(c, knobs.vlen, {n: getattr(r, kind) for n, r in rows.items()}, mxfp4)
+           for kind in ("mean", "most")}
     return TileLoad(
         **rows, units=units, heads=heads, parts=parts, caches=caches, able=able, placed=placed,
         instructions=instructions, rom=rom["mean"] * present, rom_most=rom["most"] * present,
+        rom_word=rom_word_bits(knobs.vlen, mxfp4),
         imem=ceil(instructions / knobs.fetch) * present, vmem=vmem * present,
         xmem=_operand_memory(c, scenario.context, knobs.vlen, rows, heads) * present,
         kvmem=caches * _cache_words(c, scenario.context, knobs.vlen), reach=reach)
 
 
-def _rom_words(c, vlen, rows):
-    layer = rows["qkv"] * row_words(c.hidden, vlen, c.attention_bias)
-    layer = layer + 2 * rows["ffn"] * row_words(c.hidden, vlen, c.mlp_bias)
-    layer = layer + rows["hidden"] * (row_words(c.heads * c.head_dim, vlen, c.output_bias)
-                                      + row_words(c.ffn, vlen, c.mlp_bias))
-    return c.layers * layer + (1 if c.tied else 2) * rows["vocabulary"] * row_words(c.hidden, vlen)
+def _rom_words(c, vlen, rows, mxfp4):
+    """ROM words: two words of 4-bit codes take one."""
+    def part(*names):
+        return sum(0.5 if name in mxfp4 else 1.0 for name in names)
+
+    layer = part("qkv") * rows["qkv"] * row_words(c.hidden, vlen, c.attention_bias)
+    layer = layer + part("gate", "up") * rows["ffn"] * row_words(c.hidden, vlen, c.mlp_bias)
+    layer = layer + rows["hidden"] * (part("o") * row_words(c.heads * c.head_dim, vlen, c.output_bias)
+                                      + part("down") * row_words(c.ffn, vlen, c.mlp_bias))
+    ends = part("embed") if c.tied else part("embed", "head")
+    return c.layers * layer + ends * rows["vocabulary"] * row_words(c.hidden, vlen)
 
 
-def rom_table_bits(c, context: int, vlen: Tensor) -> Tensor:
+def rom_word_bits(vlen: Tensor, mxfp4: frozenset[str]) -> Tensor:
+    """Bits of a ROM word, as `hwgen.compiler.words.rom_word_bytes`."""
+    return 8 * (vlen + (2 if mxfp4 else 1) * scale_bytes(vlen))
+
+
+def rom_table_bits(c, context: int, vlen: Tensor, mxfp4: frozenset[str] = frozenset()) -> Tensor:
     """Bits of the rotation table and the final gain, which one tile each holds; `vlen`: the mean of all tiles."""
     table = _LIMBS * (context * words(c.head_dim, vlen) + (words(c.hidden, vlen) if c.tied else 0))
-    return table * 8 * (vlen + scale_bytes(vlen))
+    return table * rom_word_bits(vlen, mxfp4)
 
 
 def _cache_words(c, context, vlen):

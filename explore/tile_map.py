@@ -16,7 +16,7 @@ from explore.scenario import Scenario
 from explore.space import knobs_of
 from explore.tile_load import tile_load
 from hwgen.compiler.place import Placement, place
-from hwgen.compiler.words import vector_words, word_bytes
+from hwgen.compiler.words import rom_word_bytes, vector_words
 from hwgen.design import Design
 from hwgen.model_config import ModelConfig
 from hwgen.noc.routes import DIRECTIONS, tree
@@ -56,7 +56,9 @@ def tile_map(design: Design, scenario: Scenario) -> TileMap:
              ("qkv", "hidden", "ffn", "vocabulary")}
     classes = [design.tile_class(t) for t in range(design.tiles)]
     vlen = np.array([c.vlen for c in classes])
-    rom, load = _matrix(config, words, vlen)
+    mxfp4 = scenario.workload.mxfp4
+    rom, load = _matrix(config, words, vlen, mxfp4)
+    word = np.array([rom_word_bytes(int(v), "mxfp4" if mxfp4 else "mxint8") for v in vlen])
     load = load + _attention(config, placement, vlen, scenario.at)
     sent = _sent(config, design, scenario, placement, words)
     links = _gather_links(design, sent)
@@ -66,7 +68,7 @@ def tile_map(design: Design, scenario: Scenario) -> TileMap:
     shape = (design.height, design.width)
     return TileMap(
         weights=_weights(config, words).reshape(shape),
-        wmem_kib=(rom * np.array([word_bytes(int(v)) for v in vlen]) / 1024).reshape(shape),
+        wmem_kib=(rom * word / 1024).reshape(shape),
         fetch=np.array([c.fetch for c in classes]).reshape(shape), vlen=vlen.reshape(shape),
         lanes=np.array([c.lanes for c in classes]).reshape(shape), load=load.reshape(shape),
         sent=sent.reshape(shape), links=dict(links))
@@ -90,18 +92,20 @@ def _weights(config: ModelConfig, rows) -> np.ndarray:
     return config.layers * layer + (1 if config.tied else 2) * rows["vocabulary"] * config.hidden
 
 
-def _matrix(config: ModelConfig, rows, vlen):
-    """(words of weight ROM, of these the words read for one token) of every tile."""
-    def per_row(length, bias=False):
-        return np.array([vector_words(length, int(v), bias) for v in vlen])
+def _matrix(config: ModelConfig, rows, vlen, mxfp4):
+    """(words of weight ROM, words that the matrix unit multiplies for one token) of every tile."""
+    def words(kind, length, bias=False):
+        return rows[kind] * np.array([vector_words(length, int(v), bias) for v in vlen])
 
-    out = config.heads * config.head_dim
-    layer = rows["qkv"] * per_row(config.hidden, config.attention_bias)
-    layer = layer + 2 * rows["ffn"] * per_row(config.hidden, config.mlp_bias)
-    layer = layer + rows["hidden"] * (per_row(out, config.output_bias) + per_row(config.ffn, config.mlp_bias))
-    head = rows["vocabulary"] * per_row(config.hidden)
-    read = config.layers * layer + head
-    return read if config.tied else read + head, read
+    head = words("vocabulary", config.hidden)
+    layer = {"qkv": words("qkv", config.hidden, config.attention_bias),
+             "o": words("hidden", config.heads * config.head_dim, config.output_bias),
+             "down": words("hidden", config.ffn, config.mlp_bias),
+             **dict.fromkeys(("gate", "up"), words("ffn", config.hidden, config.mlp_bias))}
+    held = {name: config.layers * count for name, count in layer.items()} | {"embed": head}
+    held |= {} if config.tied else {"head": head}
+    rom = sum(-(-count // 2) if name in mxfp4 else count for name, count in held.items())
+    return rom, config.layers * sum(layer.values()) + head
 
 
 def _attention(config: ModelConfig, placement: Placement, vlen, position: int) -> np.ndarray:

@@ -1,7 +1,7 @@
 """What a model asks of a chip, from its config.json alone: operators, parameters, bytes, cache growth, hazards."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,21 +13,26 @@ from hwgen.integer_graph import IntegerGraph, is_graph_file
 from hwgen.load import load
 from hwgen.load_hf import parse_config
 from hwgen.model_config import ModelConfig
+from hwgen.quantize import narrow_matrices
 
 SHIPPED = Path(__file__).parent / "workloads"
-MX_BLOCK_BYTES = 33
-"""32 elements and their scale."""
+KEY_BLOCK_BYTES = 33
+"""32 elements of a key row and their scale."""
 VALUE_BLOCK_BYTES = 36
 """32 bare elements of a value row and its scale, an int32 in vector memory."""
 
 
 @dataclass(frozen=True)
 class Workload:
-    """A language model with its sizes, and the vision tower before it where there is one."""
+    """A language model with its sizes, and the vision tower before it where there is one.
+
+    `mxfp4` names the matrices in that format, as `IntegerGraph.mxfp4` does: a choice made when quantising.
+    """
 
     name: str
     config: ModelConfig
     vision: VisionTower | None = None
+    mxfp4: frozenset[str] = frozenset()
 
     layers = property(lambda self: self.config.layers)
     hidden = property(lambda self: self.config.hidden)
@@ -47,16 +52,16 @@ class Workload:
         """
         c, each = self.config, {"count": self.config.layers, "copies": self.config.layers}
         queries, keys = c.heads * c.head_dim, c.kv_heads * c.head_dim
-        head = Operator("head", "vocabulary", c.vocab, c.hidden, 1, ("down",), copies=0 if c.tied else 1)
-        return (
+        found = (
             Operator("embed", "vocabulary", c.vocab, c.hidden, 1, gather=True),
             Operator("qkv", "attention", queries + 2 * keys, c.hidden, after=("embed", "down"), bias=c.attention_bias,
                      **each),
             Operator("o", "ffn", c.hidden, queries, after=("values",), bias=c.output_bias, **each),
             Operator("gate_up", "ffn", 2 * c.ffn, c.hidden, after=("o",), bias=c.mlp_bias, **each),
             Operator("down", "ffn", c.hidden, c.ffn, after=("gate_up",), bias=c.mlp_bias, **each),
-            head,
+            Operator("head", "vocabulary", c.vocab, c.hidden, 1, ("down",), copies=0 if c.tied else 1),
         )
+        return tuple(replace(o, narrow=o.name.split("_")[0] in self.mxfp4) for o in found)
 
     def cached_operators(self, position: int) -> tuple[Operator, ...]:
         """Products of one token at `position` (from 0) with its cache: one for every layer and query head."""
@@ -77,13 +82,13 @@ class Workload:
 
     @property
     def weight_bytes(self) -> int:
-        """MXINT8 bytes of the language part's matrices, scales, biases and the padding of their rows included."""
-        return MX_BLOCK_BYTES * sum(o.blocks for o in self.operators)
+        """Bytes of the language part's matrices, scales, biases and the padding of their rows included."""
+        return sum(o.bytes for o in self.operators)
 
     @property
     def vision_weight_bytes(self) -> int:
-        """The same of the vision tower, were it built of the same lanes; 0 without one."""
-        return MX_BLOCK_BYTES * sum(o.blocks for o in self.vision.operators) if self.vision else 0
+        """The same of the vision tower in MXINT8, were it built of the same lanes; 0 without one."""
+        return sum(o.bytes for o in self.vision.operators) if self.vision else 0
 
     def macs_per_token(self, position: int) -> int:
         """Multiply-accumulates of one token at `position` (from 0), head included."""
@@ -93,7 +98,7 @@ class Workload:
     def kv_bytes_per_token(self) -> int:
         """Bytes that the cache grows by with every position, one copy of every head."""
         blocks = self.layers * self.kv_heads * -(-self.head_dim // 32)
-        return blocks * (MX_BLOCK_BYTES + VALUE_BLOCK_BYTES)
+        return blocks * (KEY_BLOCK_BYTES + VALUE_BLOCK_BYTES)
 
     @property
     def kv_bytes_fp16(self) -> int:
@@ -102,9 +107,9 @@ class Workload:
 
     def bytes_per_token(self, position: int) -> int:
         """Bytes read for one token at `position`: every weight once (one row of the embedding), and the cache."""
-        once = sum(o.blocks if not o.gather else o.blocks // o.rows for o in self.operators)
-        head = self.vocab * -(-self.hidden // 32) if self.tied else 0
-        return MX_BLOCK_BYTES * (once + head) + self.kv_bytes_per_token * (position + 1)
+        once = sum(o.bytes if not o.gather else o.bytes // o.rows for o in self.operators)
+        head = self.operators[0].bytes if self.tied else 0
+        return once + head + self.kv_bytes_per_token * (position + 1)
 
     @property
     def image_tokens(self) -> int:
@@ -122,23 +127,33 @@ def shipped_workloads() -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in SHIPPED.glob("*.json")))
 
 
-def read_workload(model: str | Path) -> Workload:
+def read_workload(model: str | Path, *, weights: str = "mxint8", head: str = "mxint8") -> Workload:
     """The workload of a shipped name, a Hugging Face folder or config file (no weights needed), GGUF or Q file.
 
-    Raises HwgenError for a name or file that is none of these, and for sizes that are lacking or cannot work.
+    `weights` and `head` are formats as `hwgen.quantize.quantize` takes them; a Q file has its own. Raises HwgenError
+    for a name or file that is none of these, and for sizes that are lacking or cannot work.
     """
     path = Path(model)
-    if str(model).lower() in shipped_workloads() and not path.exists():
-        return _from_json(SHIPPED / f"{str(model).lower()}.json", str(model).lower())
+    if path.is_file() and is_graph_file(path):
+        if (weights, head) != ("mxint8", "mxint8"):
+            raise HwgenError(f"Formats of {str(model)!r} must be its own, which `hwgen quantize` gave it")
+        graph = IntegerGraph.load(path)
+        return Workload(path.stem, graph.config, mxfp4=graph.mxfp4)
+    found = _read(path, str(model))
+    return replace(found, mxfp4=narrow_matrices(found.config, weights, head))
+
+
+def _read(path: Path, model: str) -> Workload:
+    if model.lower() in shipped_workloads() and not path.exists():
+        return _from_json(SHIPPED / f"{model.lower()}.json", model.lower())
     if path.is_dir() and (path / "config.json").is_file():
         return _from_json(path / "config.json", path.resolve().name)
     if path.is_file() and path.suffix == ".json":
         return _from_json(path, path.resolve().parent.name if path.name == "config.json" else path.stem)
     if path.is_file():
-        config = IntegerGraph.load(path).config if is_graph_file(path) else load(path, weights=False).config
-        return Workload(path.stem, config)
+        return Workload(path.stem, load(path, weights=False).config)
     raise HwgenError(f"Workload must be a config.json, a model folder or file, or one of "
-                     f"{', '.join(shipped_workloads())}, not {str(model)!r}")
+                     f"{', '.join(shipped_workloads())}, not {model!r}")
 
 
 def _from_json(file: Path, name: str) -> Workload:

@@ -26,6 +26,8 @@ progress = Console(stderr=True)
 Model = Annotated[str, typer.Argument(help="Hugging Face folder, GGUF file, or a Q file that `hwgen quantize` wrote")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; progress goes to stderr")]
 Context = Annotated[int | None, typer.Option(help="Positions to build for; default the model's, capped at 512")]
+Weights = Annotated[str, typer.Option(help="Format of the layers' matrices: mxint8 or mxfp4")]
+Head = Annotated[str, typer.Option(help="Format of embedding and head: mxint8 or mxfp4")]
 AllowWrap = Annotated[bool, typer.Option(help="Accept sums that may leave Q19.12 (they wrap, flagged)")]
 Prompt = Annotated[str | None, typer.Option(help="Text; BOS is added if the tokenizer does")]
 PromptIds = Annotated[str | None, typer.Option(help="Token ids, comma-separated, taken literally")]
@@ -121,6 +123,8 @@ def _text(tokenizer, tokens: list[int]) -> str | None:
 def quantize(
     model: Annotated[str, typer.Argument(help="Hugging Face folder or GGUF file")],
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Q file to write")] = None,
+    weights: Weights = "mxint8",
+    head: Head = "mxint8",
     context: Context = None,
     calibration: Annotated[Path | None, typer.Option(help="Text file; default text that the model writes")] = None,
     tokens: Annotated[int, typer.Option(min=1, help="Tokens to measure on")] = 20000,
@@ -143,7 +147,8 @@ def quantize(
     if len(loaded.config.eos_ids) > 1:
         progress.print(f"note: a run ends after token {loaded.config.eos} only, not after {loaded.config.eos_ids[1:]}")
     with _step(f"quantising {model}"):
-        graph = to_graph(loaded, context=context, calibration=text, seed=seed, allow_wrap=allow_wrap)
+        graph = to_graph(loaded, weights=weights, head=head, context=context, calibration=text, seed=seed,
+                         allow_wrap=allow_wrap)
     with _step(f"measuring on {tokens} tokens"):
         figures = evaluate(loaded, graph, tokens=tokens, seed=seed)
     if output is not None:
@@ -355,6 +360,8 @@ def explore(
     node: Annotated[int, typer.Option(help="Process node in nm: 28, 22, 14, 10, 7, 5 or 3")] = 7,
     goal: Annotated[str, typer.Option(help="high-performance, low-power, or weights W_PERF,W_POWER,W_AREA")] =
         "high-performance",
+    weights: Weights = "mxint8",
+    head: Head = "mxint8",
     output: Annotated[Path | None, typer.Option("-o", "--output", help="Folder to make")] = None,
     nodes: Annotated[str | None, typer.Option(help="Nodes to compare, comma-separated, in place of --node")] = None,
     context: Annotated[int | None, typer.Option(help="Positions to build for; default the model's up to 2048")] = None,
@@ -387,9 +394,10 @@ def explore(
             bar.update(task, description=f"{what}: {n:,} of {of:,} designs, {found}", completed=n, total=of)
 
         summary = run(
-            model, nm=node, goal=goal, nodes=nodes, context=context, power_max=power_max, area_max=area_max,
-            latency_max=latency_max, clock_max=clock_max, side=side, evaluations=evaluations, seed=seed, output=output,
-            force=force, warm_start=warm_start, agent=agent, on_progress=on_progress)
+            model, nm=node, goal=goal, weights=weights, head=head, nodes=nodes, context=context, power_max=power_max,
+            area_max=area_max, latency_max=latency_max, clock_max=clock_max, side=side, evaluations=evaluations,
+            seed=seed, output=output, force=force, warm_start=warm_start, agent=agent,
+            on_progress=on_progress)
     if json_:
         print(json.dumps(summary))
         return

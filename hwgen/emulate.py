@@ -12,9 +12,10 @@ import numpy as np
 
 from hwgen.arithmetic import mx, vector
 from hwgen.arithmetic.fixed import wrap32
+from hwgen.arithmetic.mxfp4 import decode
 from hwgen.arithmetic.tables import reciprocal
 from hwgen.compiler.compile import CompiledChip
-from hwgen.compiler.words import scale_bytes
+from hwgen.compiler.words import scale_bytes, word_bytes
 from hwgen.isa import COUNTERS, OPERATIONS, SCALAR_REGISTERS, Dest, Index, Instruction, Unit, When
 
 POISON = 0x5A
@@ -41,8 +42,17 @@ class MxMemory:
 
     @classmethod
     def of(cls, words: np.ndarray, vlen: int) -> "MxMemory":
+        """The MX words of a ROM as they are."""
         memory = cls(0, vlen)
-        memory.elements, memory.codes = words[:, :vlen].view(np.int8), words[:, vlen:]
+        memory.elements, memory.codes = words[:, :vlen].view(np.int8), words[:, vlen : word_bytes(vlen)]
+        return memory
+
+    @classmethod
+    def of_codes(cls, words: np.ndarray, vlen: int) -> "MxMemory":
+        """The words of 4-bit codes in a ROM, two in each of its own."""
+        memory, codes = cls(0, vlen), words[:, :vlen]
+        memory.elements = decode(np.stack([codes & 15, codes >> 4], -1)).reshape(-1, vlen)
+        memory.codes = words[:, vlen:].reshape(len(memory.elements), -1)
         return memory
 
     def rows(self, addresses) -> mx.Mx:
@@ -99,7 +109,10 @@ class TileEmulator:
         self.program = tile.program
         self.vmem = np.full(depths.vmem * cls.lanes, 0x5A5A5A5A, np.int64)
         self.xmem, self.kvmem = MxMemory(depths.xmem, cls.vlen), MxMemory(depths.kvmem, cls.vlen)
-        self.rom = MxMemory.of(self.chip.rom_words(self.index), cls.vlen)
+        words = self.chip.rom_words(self.index)
+        self.roms = [MxMemory.of(words, cls.vlen)]
+        if self.chip.graph.mxfp4:
+            self.roms.append(MxMemory.of_codes(words, cls.vlen))
         self.queues = {}
 
     def begin(self, start: Start):
@@ -155,7 +168,7 @@ class TileEmulator:
         words = self.start.position // self.vlen + 1 if f["dyn_k"] else f["kwords"]
         k = np.arange(words)
         x = self.xmem.rows((f["x"] + k)[None])
-        memory = self.kvmem if f["kv"] else self.rom
+        memory = self.kvmem if f["kv"] else self.roms[f["narrow"]]
         w = memory.rows(f["base"] + np.arange(rows)[:, None] * f["stride"] + k)
         if f["bare"]:
             w = mx.Mx(w.elements, np.full_like(w.scales, mx.SCALE_BIAS), w.length)
@@ -167,13 +180,13 @@ class TileEmulator:
     def _gather(self, _, f):
         index = {Index.NONE: 0, Index.TOKEN: self.start.token, Index.POSITION: self.start.position}[f["index"]]
         base = (f["base"] + index * f["stride"]) % (1 << 24)
-        limbs = 1 + f["two_limb"]
+        rom, limbs = self.roms[f["narrow"]], 1 + f["two_limb"]
         element = f["x"] + np.arange(f["rows"])
         total, flags = np.zeros(len(element), np.int64), np.zeros(len(element), bool)
         for limb in range(limbs):
             word, lane = base + element // self.vlen * limbs + limb, element % self.vlen
-            code = self.rom.codes[word, lane // mx.BLOCK].astype(np.int64)
-            value, flag = mx.shift_block(self.rom.elements[word, lane].astype(np.int64) * 64, code - mx.SCALE_BIAS)
+            code = rom.codes[word, lane // mx.BLOCK].astype(np.int64)
+            value, flag = mx.shift_block(rom.elements[word, lane].astype(np.int64) * 64, code - mx.SCALE_BIAS)
             total, flags = total + value, flags | flag
         values, wide = mx.accumulate(total[:, None], flags[:, None])
         self.overflow |= bool(wide.any())

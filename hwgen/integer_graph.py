@@ -1,7 +1,7 @@
 """The integer graph Q: everything an answer depends on, independent of any design, and its file.
 
-Weights are MXINT8 with the normalisation gains, the rotary order and all free scales folded in; exponents say what the
-int16 vectors between them are worth. `Mx.length` of a matrix counts its padded columns, a bias block included.
+Weights are MXINT8 or MXFP4 with the normalisation gains, the rotary order and all free scales folded in; exponents say
+what the int16 vectors between them are worth. `Mx.length` of a matrix counts its padded columns, a bias block included.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from hwgen.arithmetic.mx import BLOCK, Mx
+from hwgen.arithmetic.mxfp4 import is_mxfp4
 from hwgen.errors import HwgenError
 from hwgen.model_config import ModelConfig
 from hwgen.tokenizer import Tokenizer
@@ -60,7 +61,9 @@ class IntegerGraph:
 
     `head` is None where embedding and head are tied; then `final_gain` (int16 [hidden], worth 2^-final_gain_frac)
     multiplies the last normalised vector, and the product is worth 2^-final_frac. Untied, both are None and unused.
-    `rope` is int16 [context, head_dim]: [cos0, sin0, cos1, sin1, ...] of every position in Q1.14.
+    `rope` is int16 [context, head_dim]: [cos0, sin0, cos1, sin1, ...] of every position in Q1.14. `mxfp4` names the
+    matrices (of MATRICES in all layers alike; embed and head, where tied both) whose elements are 4-bit codes in a
+    chip's ROM; the others' are 8-bit.
     """
 
     config: ModelConfig
@@ -74,6 +77,12 @@ class IntegerGraph:
     final_frac: int
     rope: np.ndarray
     tokenizer: Tokenizer | None = None
+    mxfp4: frozenset[str] = frozenset()
+
+    @property
+    def weights(self) -> str:
+        """What a chip's ROM must be made for: mxfp4 (4-bit codes as well) or mxint8."""
+        return "mxfp4" if self.mxfp4 else "mxint8"
 
     @property
     def norm_epsilon(self) -> int:
@@ -99,6 +108,7 @@ class IntegerGraph:
         fracs = [{name: getattr(layer, name) for name in LAYER_FRACS} for layer in self.layers]
         header = {name: getattr(self, name) for name in ("context", "final_norm_frac", "final_gain_frac", "final_frac")}
         header |= {"format": FORMAT, "layers": fracs, "config": self.config.to_dict()}
+        header |= {"mxfp4": sorted(self.mxfp4)} if self.mxfp4 else {}
         return json.dumps(header, sort_keys=True)
 
     def arrays(self) -> dict[str, np.ndarray]:
@@ -203,7 +213,7 @@ def norm_exponent(config: ModelConfig) -> int:
     return round(math.log2(config.hidden) / 2)
 
 
-def shape_only(config: ModelConfig, context: int) -> IntegerGraph:
+def shape_only(config: ModelConfig, context: int, mxfp4: frozenset[str] = frozenset()) -> IntegerGraph:
     """A graph of the right sizes with zero weights that take no memory: enough to lay out a chip without images."""
     layer = LayerGraph(
         **{m: _zeros(*matrix_shape(config, m), biased(config, m)) for m in MATRICES}, **dict.fromkeys(LAYER_FRACS, 12))
@@ -212,7 +222,7 @@ def shape_only(config: ModelConfig, context: int) -> IntegerGraph:
         config=config, context=context, embed=_zeros(config.vocab, config.hidden, False),
         head=None if config.tied else _zeros(config.vocab, config.hidden, False), layers=(layer,) * config.layers,
         final_norm_frac=12, final_gain=gain, final_gain_frac=12, final_frac=12,
-        rope=np.broadcast_to(np.int16(0), (context, config.head_dim)))
+        rope=np.broadcast_to(np.int16(0), (context, config.head_dim)), mxfp4=mxfp4)
 
 
 def _zeros(rows: int, columns: int, bias: bool) -> Mx:
@@ -222,13 +232,17 @@ def _zeros(rows: int, columns: int, bias: bool) -> Mx:
 
 
 def _assemble(header: dict, arrays: dict, tokenizer: str | None) -> IntegerGraph:
-    config = ModelConfig.from_dict(header["config"])
+    config, mxfp4 = ModelConfig.from_dict(header["config"]), frozenset(header.get("mxfp4", ()))
+    if not mxfp4 <= {"embed", "head", *MATRICES}:
+        raise ValueError("a matrix in MXFP4 is unknown")
 
     def matrix(name: str, rows: int, columns: int, bias: bool = False) -> Mx:
         blocks = -(-columns // BLOCK) + bias
         elements, scales = arrays[f"{name}.elements"], arrays[f"{name}.scales"]
         if (elements.shape, scales.shape) != ((rows, blocks, BLOCK), (rows, blocks)):
             raise ValueError(f"{name} has the wrong shape")
+        if name.split(".")[-1] in mxfp4 and not is_mxfp4(elements):
+            raise ValueError(f"{name} holds more than MXFP4")
         return Mx(elements, scales, blocks * BLOCK)
 
     layers = tuple(
@@ -238,7 +252,7 @@ def _assemble(header: dict, arrays: dict, tokenizer: str | None) -> IntegerGraph
         config=config, context=header["context"], embed=matrix("embed", config.vocab, config.hidden),
         head=None if config.tied else matrix("head", config.vocab, config.hidden), layers=layers,
         final_norm_frac=header["final_norm_frac"], final_gain=arrays["final_gain"] if config.tied else None,
-        final_gain_frac=header["final_gain_frac"], final_frac=header["final_frac"], rope=arrays["rope"],
+        final_gain_frac=header["final_gain_frac"], final_frac=header["final_frac"], rope=arrays["rope"], mxfp4=mxfp4,
         tokenizer=None if tokenizer is None else Tokenizer.from_json(tokenizer))
 
 

@@ -43,6 +43,7 @@ WAIT = (("ctr", 4), ("count", 20))
 _MATRIX = (
     ("x", 16), ("base", 24), ("rows", 16), ("kwords", 12), ("stride", 16), ("dst", 16),
     ("kv", 1), ("bare", 1), ("dyn_rows", 1), ("dyn_k", 1), ("index", 2), ("two_limb", 1),
+    ("narrow", 1),
 )
 _VECTOR = (
     ("a", 16), ("b", 16), ("n", 16), ("dst", 20), ("dkind", 3), ("dyn", 1), ("sin", 3), ("sout", 3),

@@ -2,7 +2,7 @@
 
 from hwgen import __version__
 from hwgen.compiler.compile import CompiledChip, Depths
-from hwgen.compiler.words import word_bytes
+from hwgen.compiler.words import rom_word_bytes, word_bytes
 from hwgen.emit.chip import ChipSpec, TileKind, TilePlace
 from hwgen.errors import HwgenError
 from hwgen.isa import WIDTH
@@ -21,7 +21,7 @@ def chip_spec(chip: CompiledChip) -> ChipSpec:
         address_bits=max(3, chip.address_bits), context=graph.context, vocab=graph.config.vocab,
         signature=graph.signature(),
         grant_order=tuple((*_place(chip, t), _rows(chip.placement.vocabulary[t])) for t in chip.grant_order),
-        kinds=tuple(_kind(cls, depths) for cls, depths in zip(design.classes, chip.depths, strict=True)),
+        kinds=tuple(_kind(cls, depths, graph.weights) for cls, depths in zip(design.classes, chip.depths, strict=True)),
         tiles=tuple(TilePlace(*_place(chip, t), design.node_class[t], chip.rom_depths[t])
                     for t in range(design.tiles)))
     try:
@@ -39,11 +39,11 @@ def _rows(span):
     return span[1] - span[0]
 
 
-def _kind(cls, depths: Depths) -> TileKind:
+def _kind(cls, depths: Depths, weights: str) -> TileKind:
     return TileKind(
         name=cls.name, fetch=cls.fetch, stations=cls.stations, vlen=cls.vlen, lanes=cls.lanes,
         imem_words=depths.imem, vmem_rows=depths.vmem, xmem_words=depths.xmem, kvmem_words=depths.kvmem,
-        rom_words=depths.rom)
+        rom_words=depths.rom, weights=weights)
 
 
 def manifest(chip: CompiledChip, files: list[str], images: bool) -> dict:
@@ -69,22 +69,25 @@ def manifest(chip: CompiledChip, files: list[str], images: bool) -> dict:
         "bos": config.bos,
         "eos": config.eos,
         "signature": graph.signature(),
+        "weights": graph.weights,
+        "mxfp4": sorted(graph.mxfp4),
         "registers": REGISTERS,
         "status_bits": STATUS_BITS,
         "counters": COUNTERS,
         "model": config.to_dict(),
-        "classes": [_class_entry(cls, depths) for cls, depths in zip(design.classes, chip.depths, strict=True)],
+        "classes": [_class_entry(cls, depths, graph.weights)
+                    for cls, depths in zip(design.classes, chip.depths, strict=True)],
         "tiles": [_tile_entry(chip, t) for t in range(design.tiles)],
     }
 
 
-def _class_entry(cls, depths: Depths) -> dict:
+def _class_entry(cls, depths: Depths, weights: str) -> dict:
     word = word_bytes(cls.vlen)
     return {
         "name": cls.name, "fetch": cls.fetch, "stations": cls.stations, "vlen": cls.vlen, "lanes": cls.lanes,
         "dmem_kib": (depths.vmem * cls.lanes * 4 + (depths.xmem + depths.kvmem) * word) / 1024,
         "imem_kib": depths.imem * cls.fetch * WIDTH / 8192,
-        "wmem_kib": depths.rom * word / 1024,
+        "wmem_kib": depths.rom * rom_word_bytes(cls.vlen, weights) / 1024,
         "vmem_rows": depths.vmem, "xmem_words": depths.xmem, "kvmem_words": depths.kvmem,
         "imem_words": depths.imem, "rom_words": depths.rom,
     }

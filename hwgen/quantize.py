@@ -8,12 +8,13 @@ import numpy as np
 
 from hwgen.arithmetic import tables
 from hwgen.arithmetic.mx import BLOCK, ELEMENT_FRACTION, SCALE_BIAS, Mx, quantize_float
+from hwgen.arithmetic.mxfp4 import FORMATS, quantize_mxfp4
 from hwgen.balance import centre_up, centre_values, pair_scales, scale_pairs
 from hwgen.calibrate import Statistics, calibrate
 from hwgen.errors import HwgenError
 from hwgen.float_model import FloatModel
 from hwgen.fold import fold_layer, gain_factor, group_rows, pair_order
-from hwgen.integer_graph import IntegerGraph, LayerGraph, norm_epsilon, norm_exponent
+from hwgen.integer_graph import MATRICES, IntegerGraph, LayerGraph, biased, norm_epsilon, norm_exponent
 from hwgen.model_config import ModelConfig
 from hwgen.ranges import check_window
 from hwgen.rope import inverse_frequencies
@@ -25,28 +26,32 @@ FRAC_MAX = 63
 _OBSERVED = ("attn_normed", "q", "k", "v", "att", "o", "ffn_normed", "gate", "up", "silu", "h", "down")
 
 
-def quantize(model: FloatModel, *, context: int | None = None, calibration=None, seed: int = 0,
-             allow_wrap: bool = False) -> IntegerGraph:
+def quantize(model: FloatModel, *, weights: str = "mxint8", head: str = "mxint8", context: int | None = None,
+             calibration=None, seed: int = 0, allow_wrap: bool = False) -> IntegerGraph:
     """The integer graph of `model` for `context` positions (default: the model's, at most 512).
 
-    `calibration` is text, token ids, or None for text that the model itself writes (`seed`). Raises HwgenError where a
-    sum could leave Q19.12 and calibration does not show four times the room, unless `allow_wrap`.
+    `weights` is the format of the layers' matrices (mxint8 or mxfp4; those with a bias stay MXINT8, as a bias needs
+    its bits), `head` that of embedding and head. `calibration` is text, token ids, or None for text that the model
+    itself writes (`seed`). Raises HwgenError where a sum could leave Q19.12 and calibration does not show four times
+    the room, unless `allow_wrap`.
     """
     config = model.config
+    mxfp4 = narrow_matrices(config, weights, head)
     context = check_context(config, context)
     if norm_epsilon(config) >= 1 << 28:
         raise HwgenError(f"norm_eps * hidden must be below 16, not {config.norm_eps * config.hidden}")
     statistics = calibrate(model, context, calibration, seed)
     layers, seen = [], {"logits": statistics.most("logits")}
     for i in range(config.layers):
-        layer, products = _layer(config, fold_layer(config, model.layer(i)), statistics, i, context)
+        layer, products = _layer(config, fold_layer(config, model.layer(i)), statistics, i, context, mxfp4)
         layers.append(layer)
         seen |= {f"{i}.{name}": value for name, value in products.items()}
         following = f"{i + 1}.attn_in" if i + 1 < config.layers else "final_in"
         seen[f"{i}.residual"] = max(statistics.most(name) for name in (f"{i}.attn_in", f"{i}.ffn_in", following))
+    embed = quantize_mxfp4 if "embed" in mxfp4 else quantize_float
     graph = IntegerGraph(
-        config=config, context=context, embed=quantize_float(model.tensors["embed"]), layers=tuple(layers),
-        rope=rope_table(config, context), tokenizer=model.tokenizer, **_final(model, statistics))
+        config=config, context=context, embed=embed(model.tensors["embed"]), layers=tuple(layers), mxfp4=mxfp4,
+        rope=rope_table(config, context), tokenizer=model.tokenizer, **_final(model, statistics, mxfp4))
     if not allow_wrap:
         check_window(graph, seen)
     return graph
@@ -59,6 +64,15 @@ def check_context(config: ModelConfig, context: int | None) -> int:
     if not 1 <= context <= config.max_context:
         raise HwgenError(f"Context must be 1 to {config.max_context} (the model's maximum), not {context}")
     return context
+
+
+def narrow_matrices(config: ModelConfig, weights: str, head: str) -> frozenset[str]:
+    """Names of the matrices in MXFP4; HwgenError for an unknown format."""
+    for name, value in (("Format of weights", weights), ("Format of embedding and head", head)):
+        if value not in FORMATS:
+            raise HwgenError(f"{name} must be {' or '.join(FORMATS)}, not {value!r}")
+    layers = [m for m in MATRICES if weights == "mxfp4" and not biased(config, m)]
+    return frozenset(layers + (["embed", "head"] if head == "mxfp4" else []))
 
 
 def rope_table(config: ModelConfig, context: int) -> np.ndarray:
@@ -93,16 +107,17 @@ def bias_block(bias: np.ndarray) -> Mx:
     return Mx(elements, code.astype(np.uint8)[:, None], BLOCK)
 
 
-def matrix(weight: np.ndarray, bias: np.ndarray | None = None) -> Mx:
-    """MXINT8 of weight [rows, columns], padded, with a bias block where there is a bias."""
-    mx = quantize_float(weight)
+def matrix(weight: np.ndarray, bias: np.ndarray | None = None, *, mxfp4: bool = False) -> Mx:
+    """Blocks of weight [rows, columns], padded; MXINT8 with a bias block where there is a bias."""
+    mx = quantize_mxfp4(weight) if mxfp4 else quantize_float(weight)
     if bias is not None:
         tail = bias_block(bias)
         mx = Mx(np.concatenate([mx.elements, tail.elements], 1), np.concatenate([mx.scales, tail.scales], 1), 0)
     return Mx(mx.elements, mx.scales, mx.blocks * BLOCK)
 
 
-def _layer(config: ModelConfig, folded: dict, statistics: Statistics, i: int, context: int) -> tuple[LayerGraph, dict]:
+def _layer(config: ModelConfig, folded: dict, statistics: Statistics, i: int, context: int,
+           mxfp4: frozenset[str]) -> tuple[LayerGraph, dict]:
     """Layer i of the graph, and by matrix the largest product that calibration saw."""
     peak = {name: statistics.peak[f"{i}.{name}"] for name in _OBSERVED}
     q, k = _balance_scores(config, folded, *(statistics.samples(f"{i}.{name}") for name in "qk"), peak)
@@ -115,8 +130,9 @@ def _layer(config: ModelConfig, folded: dict, statistics: Statistics, i: int, co
     biases = [folded.get(f"{name}_bias") for name in "qkv"]
     layer = LayerGraph(
         qkv=matrix(group_rows(config, *(folded[name] for name in "qkv")),
-                   None if biases[0] is None else group_rows(config, *biases)),
-        **{name: matrix(folded[name], folded.get(f"{name}_bias")) for name in ("o", "gate", "up", "down")},
+                   None if biases[0] is None else group_rows(config, *biases), mxfp4="qkv" in mxfp4),
+        **{name: matrix(folded[name], folded.get(f"{name}_bias"), mxfp4=name in mxfp4)
+           for name in ("o", "gate", "up", "down")},
         attn_norm_frac=exponent(peak["attn_normed"].max() * unit, -FRAC_MAX, limit),
         q_frac=exponent(q.max(), 26 - FRAC_MAX, 26), k_frac=exponent(k.max(), 26 - FRAC_MAX, 26),
         att_frac=exponent(att.max(), -FRAC_MAX, 28),
@@ -149,13 +165,13 @@ def _score_peak(q: np.ndarray, k: np.ndarray) -> float:
     return float((q * k).sum(-1).max())
 
 
-def _final(model: FloatModel, statistics: Statistics) -> dict:
+def _final(model: FloatModel, statistics: Statistics, mxfp4: frozenset[str]) -> dict:
     """The graph's fields about the last normalisation and the head."""
     config, gain = model.config, model.tensors["norm"] * gain_factor(model.config)
     peak = statistics.peak["final_normed"] / float(gain_factor(config))
     frac = exponent(peak.max(), -FRAC_MAX, norm_frac_limit(config))
     if not config.tied:
-        head = matrix(model.tensors["head"] * gain)
+        head = matrix(model.tensors["head"] * gain, mxfp4="head" in mxfp4)
         return {"head": head, "final_norm_frac": frac, "final_gain": None, "final_gain_frac": 0, "final_frac": 0}
     gain_frac = exponent(np.abs(gain).max() / HEADROOM, -FRAC_MAX, FRAC_MAX - max(frac, 0))
     final_frac = exponent((peak * np.abs(gain)).max(), max(-FRAC_MAX, frac + gain_frac - FRAC_MAX),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from hwgen.bound import MatrixBound
 from hwgen.build_folder import read_manifest, read_result, write_text
-from hwgen.compiler.words import word_bytes
+from hwgen.compiler.words import rom_word_bytes, word_bytes
 from hwgen.figures import tile_lanes, token_bars
 from hwgen.isa import WIDTH
 from hwgen.model_config import ModelConfig
@@ -49,10 +49,10 @@ def _tiles(manifest) -> list[dict]:
     tiles = []
     for tile in manifest["tiles"]:
         cls = classes[tile["class"]]
-        word = word_bytes(cls["vlen"])
+        word, rom_word = word_bytes(cls["vlen"]), rom_word_bytes(cls["vlen"], manifest["weights"])
         data = tile["vmem_words"] * 4 + (tile["kv_words"] + tile["xmem_words"]) * word
         memories = {
-            "wmem": (tile["rom_words"] * word / 1024, tile["rom_depth"] * word / 1024),
+            "wmem": (tile["rom_words"] * rom_word / 1024, tile["rom_depth"] * rom_word / 1024),
             "dmem": (data / 1024, cls["dmem_kib"]),
             "imem": (tile["instructions"] * WIDTH / 8192, cls["imem_kib"]),
         }

@@ -5,9 +5,9 @@ from explore.workload import read_workload
 from hwgen.design import Design, TileClass
 
 
-def scenario(name: str = "smollm2-135m", **changes) -> Scenario:
-    """SmolLM2 135M at 7 nm and 512 positions."""
-    return Scenario(read_workload(name), **{"nm": 7, "context": 512, **changes})
+def scenario(name: str = "smollm2-135m", formats: dict | None = None, **changes) -> Scenario:
+    """SmolLM2 135M at 7 nm and 512 positions; `formats` of its weights as `read_workload` takes them."""
+    return Scenario(read_workload(name, **formats or {}), **{"nm": 7, "context": 512, **changes})
 
 
 def design(**tile) -> Design:

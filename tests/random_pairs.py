@@ -4,6 +4,7 @@ from itertools import product
 
 import numpy as np
 
+from hwgen.arithmetic.mxfp4 import FORMATS
 from hwgen.compiler.compile import compile_chip
 from hwgen.design import Design, TileClass
 from hwgen.errors import HwgenError
@@ -85,10 +86,17 @@ def random_shape(seed: int) -> tuple[ModelConfig, Design]:
         return config, design
 
 
+def random_formats(seed: int) -> dict[str, str]:
+    """Formats of a seed's weights, as `quantize` takes them."""
+    rng = np.random.default_rng([seed, 4])
+    return {part: str(rng.choice(FORMATS)) for part in ("weights", "head")}
+
+
 def random_pair(seed: int) -> tuple[IntegerGraph, Design]:
     """The quantised model and the design of a seed."""
     config, design = random_shape(seed)
-    return quantize(random_model(config, np.random.default_rng([seed, 2])), allow_wrap=True), design
+    model = random_model(config, np.random.default_rng([seed, 2]))
+    return quantize(model, **random_formats(seed), allow_wrap=True), design
 
 
 def long_pair(vlen: int, context: int) -> tuple[IntegerGraph, Design]:

@@ -18,8 +18,8 @@ tiles:
 """
 
 
-def chip_manifest(design: str = DESIGN, files=()) -> dict:
-    return manifest(compile_chip(shape_only(CONFIG, 64), parse_design(design)), list(files), True)
+def chip_manifest(design: str = DESIGN, files=(), mxfp4=frozenset()) -> dict:
+    return manifest(compile_chip(shape_only(CONFIG, 64, mxfp4), parse_design(design)), list(files), True)
 
 
 def simulation(numbers: dict) -> dict:

@@ -4,7 +4,15 @@ import os
 
 import numpy as np
 import pytest
-from random_pairs import NETWORKS, long_pair, network_pair, random_pair, random_prompt, random_shape
+from random_pairs import (
+    NETWORKS,
+    long_pair,
+    network_pair,
+    random_formats,
+    random_pair,
+    random_prompt,
+    random_shape,
+)
 
 from hwgen.generate import generate
 from hwgen.reference import Reference
@@ -32,7 +40,8 @@ def test_random_pair_is_bit_exact(seed, tmp_path):
     count = min(NEW_TOKENS, graph.context - len(prompt) + 1)
     run = Reference(graph)
     wanted = run.generate(prompt, count, eos=None)
-    print(f"seed {seed}: {graph.config} {design} prompt {prompt} -> {wanted} overflow {run.overflow}")
+    print(f"seed {seed}: {graph.config} {random_formats(seed)} {design} prompt {prompt} -> {wanted} "
+          f"overflow {run.overflow}")
     generate(graph, design, tmp_path / "chip")
     for sim in ("verilator", "icarus") if seed % ICARUS == 0 else ("verilator",):
         result = simulate(tmp_path / "chip", sim=sim, prompt_ids=prompt, max_tokens=count, quick=True)
@@ -81,13 +90,15 @@ def test_odd_sizes_occur_among_the_pairs():
                   f"ffn {config.ffn}", f"vocab {config.vocab}", f"mesh {design.width}x{design.height}",
                   f"flit {design.flit_bits}", f"prompt {'full' if len(prompt) == config.max_context else len(prompt)}",
                   f"context {config.max_context}", f"multicast {design.multicast}", f"depth {design.buffer_flits}",
-                  f"routing {design.routing}", f"channels {design.virtual_channels}"}
+                  f"routing {design.routing}", f"channels {design.virtual_channels}",
+                  "formats {weights} {head}".format(**random_formats(seed))}
         for cls in design.classes:
             found |= {f"vlen {cls.vlen}", f"fetch {cls.fetch}", f"stations {cls.stations}", f"lanes {cls.lanes}"}
     assert found >= {"head_dim 24", "group 3", "hidden 40", "ffn 172", "vocab 1000", "mesh 1x1", "mesh 1x5", "mesh 3x2",
                      "flit 32", "flit 256", "vlen 8", "vlen 256", "fetch 4", "stations 1", "lanes 1", "prompt 1",
                      "prompt full", "context 33", "multicast False", "depth 2",
-                     "flit 512", "routing yx", "routing o1turn", "routing odd-even", "channels 2", "channels 4"}
+                     "flit 512", "routing yx", "routing o1turn", "routing odd-even", "channels 2", "channels 4",
+                     "formats mxint8 mxint8", "formats mxint8 mxfp4", "formats mxfp4 mxint8", "formats mxfp4 mxfp4"}
     assert len(NETWORKS) == 24 and set(QUICK_NETWORKS) <= set(NETWORKS)
 
 

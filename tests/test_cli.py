@@ -78,6 +78,8 @@ def test_prompt_text_gets_bos_and_text_comes_back():
     (["quantize", MODEL, "-o", MODEL], "Output must be a new file or one that `hwgen quantize` wrote"),
     (["quantize", MODEL, "-o", "nowhere/story.q"], "Output must be in a folder that exists"),
     (["quantize", MODEL, "--seed", "-1"], "--seed"),
+    (["quantize", MODEL, "--weights", "int4"], "Format of weights must be mxint8 or mxfp4, not 'int4'"),
+    (["quantize", MODEL, "--head", "MXFP4"], "Format of embedding and head must be mxint8 or mxfp4, not 'MXFP4'"),
     (["reference", DESIGN, "--prompt-ids", "1"], "or an undamaged file that `hwgen quantize` wrote"),
 ], ids=str)
 def test_refusals(arguments, message, tmp_path):

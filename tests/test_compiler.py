@@ -3,14 +3,16 @@
 import numpy as np
 import pytest
 
+from hwgen.arithmetic import mxfp4
 from hwgen.arithmetic.mx import quantize_float
+from hwgen.compiler import compile as compiler
 from hwgen.compiler.compile import compile_chip
 from hwgen.compiler.dependencies import Step, connect
 from hwgen.compiler.memory import Region
 from hwgen.compiler.place import Placement, place, split
 from hwgen.compiler.prove import prove_order, prove_routes
 from hwgen.compiler.tile_builder import ATTENTION, H
-from hwgen.compiler.words import pack_rows, pack_table, vector_words, word_bytes
+from hwgen.compiler.words import pack_codes, pack_rows, pack_table, rom_word_bytes, vector_words, word_bytes
 from hwgen.design import Design, TileClass
 from hwgen.errors import HwgenError
 from hwgen.integer_graph import shape_only
@@ -60,6 +62,18 @@ def test_packed_rows_hold_every_element_and_scale(vlen, length, bias):
         np.testing.assert_array_equal(elements[:, -vlen:][:, :2], matrix.elements[:, blocks, :2])
         np.testing.assert_array_equal(words.reshape(3, per_row, -1)[:, -1, vlen], matrix.scales[:, blocks])
     np.testing.assert_array_equal(words.reshape(3, per_row, -1)[:, 0, vlen], matrix.scales[:, 0])
+
+
+@pytest.mark.parametrize("vlen", [8, 32, 128])
+def test_packed_codes_hold_two_words_each(vlen):
+    matrix = mxfp4.quantize_mxfp4(np.random.default_rng(vlen).normal(size=(3, 72)))
+    words = pack_rows(matrix, 72, vlen)
+    packed = pack_codes(words, vlen)
+    assert packed.shape == (-(-len(words) // 2), rom_word_bytes(vlen, "mxfp4"))
+    codes = np.stack([packed[:, :vlen] & 15, packed[:, :vlen] >> 4], -1).reshape(-1, vlen)[: len(words)]
+    np.testing.assert_array_equal(mxfp4.decode(codes), words[:, :vlen].view(np.int8))
+    scales = packed[:, vlen:].reshape(-1, max(1, vlen // 32))[: len(words)]
+    np.testing.assert_array_equal(scales, words[:, vlen:])
 
 
 def test_tables_are_two_limbs():
@@ -148,6 +162,27 @@ def test_fixed_memories_are_used_whole():
     chip = compile_chip(shape_only(CONFIG, 64), Design(1, 1, classes=(TileClass("t", wmem_kib=256, dmem_kib=128),)))
     depths, auto = chip.depths[0], compile_chip(shape_only(CONFIG, 64), Design(1, 1)).depths[0]
     assert depths.rom == 256 * 1024 // 33 and depths.kvmem > auto.kvmem and depths.vmem == auto.vmem
+
+
+LAYERS = frozenset({"qkv", "o", "gate", "up", "down"})
+
+
+def test_codes_take_half_of_the_rom():
+    plain, layers, whole = (compile_chip(shape_only(CONFIG, 64, named), Design(1, 1))
+                            for named in (frozenset(), LAYERS, LAYERS | {"embed", "head"}))
+    tables = sum(s.region.size for s in plain.tiles[0].slices if s.source in ("rope", "gain", "constant"))
+    ends = sum(s.region.size for s in plain.tiles[0].slices if s.source in ("embed", "head"))
+    used = [chip.tiles[0].memory.rom.used for chip in (plain, layers, whole)]
+    assert abs(2 * used[2] - used[0] - tables) <= 12 and abs(2 * used[1] - used[0] - tables - ends) <= 12
+    assert [i.op for i in plain.tiles[0].program] == [i.op for i in whole.tiles[0].program]
+    assert layers.rom_words(0).shape == (used[1], rom_word_bytes(32, "mxfp4"))
+
+
+def test_a_rom_of_codes_has_half_as_many_addresses(monkeypatch):
+    monkeypatch.setitem(compiler.ADDRESS_LIMITS, "rom", 4000)
+    compile_chip(shape_only(CONFIG, 64), Design(1, 1))
+    with pytest.raises(HwgenError, match="rom of tile 0,0 must be at most 2000 words, not"):
+        compile_chip(shape_only(CONFIG, 64, frozenset({"qkv"})), Design(1, 1))
 
 
 def test_vector_memory_beyond_its_address_is_refused():

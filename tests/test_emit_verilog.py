@@ -20,7 +20,8 @@ from hwgen.rtl.router import Router
 
 KINDS = (
     TileKind("big", 2, 2, 16, 2, imem_words=20, vmem_rows=40, xmem_words=9, kvmem_words=12, rom_words=30),
-    TileKind("small", 1, 1, 8, 2, imem_words=33, vmem_rows=64, xmem_words=2, kvmem_words=0, rom_words=0),
+    TileKind("small", 1, 1, 8, 2, imem_words=33, vmem_rows=64, xmem_words=2, kvmem_words=0, rom_words=0,
+             weights="mxfp4"),
 )
 
 
@@ -224,7 +225,7 @@ def test_single_components(kind, tmp_path):
 
 
 def test_every_knob_changes_the_verilog():
-    for kind, values in {"rom": {"vlen": 64, "wmem_kib": 5}, "router": {
+    for kind, values in {"rom": {"vlen": 64, "wmem_kib": 5, "weights": "mxfp4"}, "router": {
         "width": 9, "height": 9, "flit_bits": 32, "buffer_flits": 5, "multicast": "false", "virtual_channels": 2,
     }}.items():
         default = component_files(kind, {})
@@ -232,6 +233,13 @@ def test_every_knob_changes_the_verilog():
         assert set(values) | {"routing"} >= set(KNOBS[kind])
     ways = [component_files("router", {"multicast": "false", "routing": way}) for way in ("xy", "yx", "odd-even")]
     assert len({str(files) for files in ways}) == 3
+
+
+def test_a_tile_for_mxfp4_has_a_matrix_unit_of_its_own_and_wider_rom_words():
+    small = {"fetch": 1, "stations": 1, "vlen": 64, "lanes": 1}
+    one, other = (component_files("tile", small | {"weights": weights}) for weights in ("mxint8", "mxfp4"))
+    assert set(one) - set(other) == {"matrix_unit_vlen64.v"} and set(other) - set(one) == {"matrix_unit_vlen64_mxfp4.v"}
+    assert "input [527:0] rom__data" in one["tile.v"] and "input [543:0] rom__data" in other["tile.v"]
 
 
 def test_a_tile_has_the_channels_of_its_network():
@@ -248,6 +256,7 @@ def test_a_tile_has_the_channels_of_its_network():
     ("router", {"flit_bits": "48"}, "flit_bits must be 32, 64, 128, 256 or 512, not 48"),
     ("matrix-unit", {"vlen": "wide"}, "vlen must be 8, 16, 32, 64, 128 or 256, not 'wide'"),
     ("tile", {"stations": "9"}, "stations must be 1 to 8, not 9"),
+    ("matrix-unit", {"weights": "mxfp6"}, "weights must be mxint8 or mxfp4, not 'mxfp6'"),
 ])
 def test_bad_settings(kind, settings, message):
     with pytest.raises(HwgenError, match=message):

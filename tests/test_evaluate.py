@@ -146,6 +146,18 @@ def test_image_tower_counts_in_area_and_first_token():
     assert image.ttft_s > 3 * text.ttft_s
 
 
+def test_4_bit_weights_take_half_of_the_rom_and_of_its_energy_at_the_same_speed():
+    plain, layers, whole = (evaluate_design(design(), scenario(formats=f)) for f in (
+        {}, {"weights": "mxfp4"}, {"weights": "mxfp4", "head": "mxfp4"}))
+    assert float(plain.cycles) == float(layers.cycles) == float(whole.cycles)
+    # rows of nine words take five reads
+    for part, low, high in (("area_parts", 0.51, 0.53), ("power_parts", 0.55, 0.58)):
+        halves = [float(getattr(r, part)["weights"] / getattr(plain, part)["weights"]) for r in (layers, whole)]
+        assert low < halves[1] < high and halves[1] < halves[0] < 0.68, part
+    assert plain.area_parts["matrix"] < whole.area_parts["matrix"] < 1.1 * plain.area_parts["matrix"]
+    assert float(plain.power_parts["multipliers"]) == float(whole.power_parts["multipliers"])
+
+
 def test_cost_rises_with_area_and_defects():
     dies = [node(7).good_dies(mm2) for mm2 in (50.0, 100.0, RETICLE_MM2)]
     assert dies[0] > 2 * dies[1] > 4 * dies[2] > 0

@@ -11,9 +11,10 @@ from hwgen.integer_graph import MATRICES, IntegerGraph, is_graph_file, shape_onl
 from hwgen.quantize import quantize
 
 
-@pytest.fixture(scope="module", params=SHAPES)
+@pytest.fixture(scope="module", params=[*SHAPES, "in MXFP4"])
 def graph(request):
-    return quantize(random_model(request.param), context=20, allow_wrap=True)
+    shape, weights = (request.param, "mxint8") if request.param in SHAPES else ("odd sizes", "mxfp4")
+    return quantize(random_model(shape), weights=weights, context=20, allow_wrap=True)
 
 
 def test_round_trip(graph, tmp_path):
@@ -30,7 +31,7 @@ def test_round_trip(graph, tmp_path):
         fracs = {name: value for name, value in vars(ours).items() if name not in MATRICES}
         assert fracs == {name: value for name, value in vars(theirs).items() if name not in MATRICES}
         assert [getattr(ours, m).length for m in MATRICES] == [getattr(theirs, m).length for m in MATRICES]
-    assert back.signature() == graph.signature()
+    assert (back.signature(), back.mxfp4, back.weights) == (graph.signature(), graph.mxfp4, graph.weights)
     assert is_graph_file(path)
 
 
@@ -44,8 +45,8 @@ def test_same_graph_same_bytes(graph, tmp_path):
 def test_signature_depends_on_weights_and_exponents(graph):
     embed = replace(graph.embed, elements=graph.embed.elements ^ 1)
     layers = (replace(graph.layers[0], q_frac=graph.layers[0].q_frac + 1), *graph.layers[1:])
-    signatures = {g.signature() for g in (graph, replace(graph, embed=embed), replace(graph, layers=layers))}
-    assert len(signatures) == 3
+    others = (replace(graph, embed=embed), replace(graph, layers=layers), replace(graph, mxfp4=graph.mxfp4 | {"head"}))
+    assert len({g.signature() for g in (graph, *others)}) == 4
 
 
 def test_bias_blocks(graph):
@@ -77,6 +78,14 @@ def test_damaged_files_are_refused(graph, tmp_path, damage):
         IntegerGraph.load(tmp_path / "bad")
     with pytest.raises(HwgenError, match="not .*missing"):
         IntegerGraph.load(tmp_path / "missing")
+
+
+@pytest.mark.parametrize(("named", "message"), [("qkv", "0.qkv holds more than MXFP4"), ("k", "unknown")])
+def test_what_is_no_mxfp4_is_refused(named, message, tmp_path):
+    graph = replace(quantize(random_model("odd sizes"), context=20), mxfp4=frozenset({named}))
+    graph.save(tmp_path / "q")
+    with pytest.raises(HwgenError, match=message):
+        IntegerGraph.load(tmp_path / "q")
 
 
 def test_a_failed_save_leaves_nothing(graph, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 # amaranth: UnusedElaboratable=no
-"""Matrix unit against the law of numbers: every VLEN, both weight sources, gathers, extreme scales, back-pressure."""
+"""Matrix unit against the law of numbers: every VLEN, both weight sources and formats, gathers, extreme scales,
+back-pressure."""
 
 import re
 from dataclasses import dataclass
@@ -9,6 +10,7 @@ import pytest
 from amaranth.sim import Simulator
 
 from hwgen.arithmetic.mx import Mx, matmul
+from hwgen.arithmetic.mxfp4 import FORMATS, decode
 from hwgen.rtl.block_shift import BlockShift
 from hwgen.rtl.dot_product import DotProduct
 from hwgen.rtl.matrix_unit import MatrixUnit
@@ -20,7 +22,7 @@ VLENS = (8, 16, 32, 64, 128, 256)
 
 @dataclass
 class Word:
-    """One MX word: int8 [vlen] and scale codes [max(1, vlen / 32)]."""
+    """One MX word: int8 [vlen] and scale codes [max(1, vlen / 32)], or twice as many in a ROM with 4-bit codes."""
 
     elements: np.ndarray
     scales: np.ndarray
@@ -33,27 +35,39 @@ class Word:
 class Memories:
     """Random contents of the three memories, with block scales equal over the words of a block."""
 
-    def __init__(self, rng, vlen, scales=(100, 150)):
-        self.rng, self.vlen, self.blocks, self.scales = rng, vlen, max(1, vlen // 32), scales
+    def __init__(self, rng, vlen, scales=(100, 150), weights="mxint8"):
+        self.rng, self.vlen, self.blocks, self.scales, self.weights = rng, vlen, max(1, vlen // 32), scales, weights
         self.words = {"rom": {}, "kv": {}, "x": {}}
 
     def word(self, memory, address) -> Word:
-        """The word at `address`, made on first use."""
+        """The word at `address` of a memory, made on first use."""
         words = self.words[memory]
         if address not in words:
             elements = self.rng.integers(-127, 128, self.vlen)
             if self.rng.random() < 0.3:
                 elements = np.sign(elements) * 127
-            words[address] = Word(elements, self.rng.integers(*self.scales, self.blocks))
+            count = 2 * self.blocks if memory == "rom" and self.weights == "mxfp4" else self.blocks
+            words[address] = Word(elements, self.rng.integers(*self.scales, count))
         return words[address]
+
+    def weight(self, cmd, address) -> Word:
+        """The word that a command's matrix or table has at `address`."""
+        if cmd["kv"]:
+            return self.word("kv", address)
+        if not cmd.get("narrow"):
+            word = self.word("rom", address)
+            return Word(word.elements, word.scales[: self.blocks])
+        word, half = self.word("rom", address // 2), address % 2
+        held = word.elements.astype(np.int8).view(np.uint8)[half * self.vlen // 2 :][: self.vlen // 2]
+        elements = decode(np.stack([held & 15, held >> 4], -1).ravel())
+        return Word(elements.astype(np.int64), word.scales[half * self.blocks :][: self.blocks])
 
 
 def matmul_rows(memories, cmd):
     """Expected (values, overflow) of a MATMUL, by the unit's model from blocks of up to 32 elements."""
     vlen, span = memories.vlen, max(1, 32 // memories.vlen)
-    source = "kv" if cmd["kv"] else "rom"
     x_words = [memories.word("x", cmd["x"] + k) for k in range(cmd["kwords"])]
-    rows = [[memories.word(source, cmd["base"] + r * cmd["stride"] + k) for k in range(cmd["kwords"])]
+    rows = [[memories.weight(cmd, cmd["base"] + r * cmd["stride"] + k) for k in range(cmd["kwords"])]
             for r in range(cmd["rows"])]
 
     def blocks(words):
@@ -83,7 +97,7 @@ def gather_rows(memories, cmd):
     for j in range(cmd["rows"]):
         element = cmd["x"] + j
         for limb in range(limbs):
-            word = memories.word("kv" if cmd["kv"] else "rom", cmd["base"] + element // vlen * limbs + limb)
+            word = memories.weight(cmd, cmd["base"] + element // vlen * limbs + limb)
             w[j, limb, 0] = word.elements[element % vlen]
             scales[j, limb] = word.scales[element % vlen // 32]
     return MatrixUnit.model(w, scales, np.full((limbs, 1), 64), np.full(limbs, 127))
@@ -127,11 +141,12 @@ class Run:
     """Accepted operand words."""
     cycles: int
     """Cycles from the first accepted operand word to the last."""
+    rom_reads: int
 
 
 def simulate(rng, batches) -> list[Run]:
     """Runs the batches one after the other on one unit, serving its memories."""
-    unit = MatrixUnit(vlen=batches[0].memories.vlen)
+    unit = MatrixUnit(vlen=batches[0].memories.vlen, weights=batches[0].memories.weights)
     runs = []
 
     async def testbench(ctx):
@@ -147,6 +162,7 @@ def simulate(rng, batches) -> list[Run]:
 
 async def drive(ctx, unit, rng, batch) -> Run:
     pending, results, busy, overflow, offered, quiet, cycle = list(batch.cmds), [], [], False, False, 0, 0
+    rom_reads = 0
     total = sum(cmd["rows"] for cmd in batch.cmds)
     while quiet < 12:
         if pending and not offered and rng.random() >= batch.idle:
@@ -165,13 +181,14 @@ async def drive(ctx, unit, rng, batch) -> Run:
             payload = ctx.get(unit.result.payload)
             results.append((payload.data - (payload.data >> 31 << 32), payload.addr, payload.last, payload.push))
         overflow |= bool(ctx.get(unit.overflow))
+        rom_reads += any(name == "rom" for name, _ in reads)
         await ctx.tick()
         for name, address in reads:
             ctx.set(getattr(unit, f"{name}_data"), batch.memories.word(name, address).bits())
         cycle += 1
         quiet = quiet + 1 if len(results) >= total and not pending else 0
         assert cycle < 20000, "the unit hangs"
-    return Run(results, overflow, len(busy), busy[-1] - busy[0] + 1)
+    return Run(results, overflow, len(busy), busy[-1] - busy[0] + 1, rom_reads)
 
 
 def check(rng, batches) -> list[Run]:
@@ -183,7 +200,7 @@ def check(rng, batches) -> list[Run]:
     return runs
 
 
-def random_commands(rng, vlen, count):
+def random_commands(rng, vlen, count, weights="mxint8"):
     cmds = []
     for _ in range(count):
         if rng.random() < 0.3:
@@ -196,6 +213,8 @@ def random_commands(rng, vlen, count):
                 x=int(rng.integers(50)), base=int(rng.integers(200)), rows=int(rng.integers(1, 6)),
                 kwords=int(rng.integers(1, 10)), stride=int(rng.integers(12)), dst=int(rng.integers(65000)),
                 kv=int(rng.integers(2)), bare=int(rng.integers(2)), push=int(rng.integers(8))))
+        if weights == "mxfp4":
+            cmds[-1]["narrow"] = int(rng.integers(2))
     return cmds
 
 
@@ -203,23 +222,27 @@ def words_of(cmd):
     return cmd["rows"] * (1 + cmd["two_limb"] if cmd["gather"] else cmd["kwords"])
 
 
-@pytest.mark.parametrize("vlen", VLENS)
-def test_random_instructions(vlen):
+@pytest.mark.parametrize(("vlen", "weights"), [
+    pytest.param(vlen, weights, marks=pytest.mark.full if weights == "mxfp4" and vlen not in (8, 32, 64) else [])
+    for vlen in VLENS for weights in FORMATS])
+def test_random_instructions(vlen, weights):
     rng = np.random.default_rng(vlen)
-    memories = Memories(rng, vlen)
+    memories = Memories(rng, vlen, weights=weights)
     count = 4 if vlen > 64 else 8
     check(rng, [
-        Batch(memories, random_commands(rng, vlen, count)),
-        Batch(memories, random_commands(rng, vlen, count), ready=0.3),
-        Batch(memories, random_commands(rng, vlen, count), ready=0.7, idle=0.5),
-        *extreme_batches(rng, vlen),
+        Batch(memories, random_commands(rng, vlen, count, weights)),
+        Batch(memories, random_commands(rng, vlen, count, weights), ready=0.3),
+        Batch(memories, random_commands(rng, vlen, count, weights), ready=0.7, idle=0.5),
+        *extreme_batches(rng, vlen, weights=weights),
     ])
 
 
-def extreme_batches(rng, vlen, repeats=2):
+def extreme_batches(rng, vlen, repeats=2, weights="mxint8"):
     """Single rows, so that the flag is compared row by row: far right, close to int32's limits, far left."""
     ranges = [(0, 60), (115, 118), (130, 150), (135, 137), (134, 140), (200, 256)]
-    return [Batch(Memories(rng, vlen, ranges[i % len(ranges)]), [command(kwords=int(rng.integers(1, 6)), push=5)])
+    narrow = {"narrow": 1} if weights == "mxfp4" else {}
+    return [Batch(Memories(rng, vlen, ranges[i % len(ranges)], weights),
+                  [command(kwords=int(rng.integers(1, 6)), push=5, **narrow)])
             for i in range(len(ranges) * repeats)]
 
 
@@ -273,6 +296,35 @@ def test_one_word_a_cycle(vlen):
     assert run.cycles == run.busy
 
 
+@pytest.mark.parametrize("vlen", (8, 32, 64))
+def test_rows_of_codes_take_a_cycle_a_word_and_a_read_a_pair(vlen):
+    """Two words of codes lie in a ROM word: rows begin in either, and the second costs no read of its own."""
+    rng = np.random.default_rng(9)
+    for ready in (1.0, 0.4):
+        memories = Memories(rng, vlen, weights="mxfp4")
+        even = command(narrow=1, base=6, rows=7, kwords=4, stride=4)
+        odd = command(narrow=1, base=7, rows=7, kwords=3, stride=3, dst=50)
+        single = command(narrow=1, base=40, rows=9, stride=1)
+        runs = check(rng, [Batch(memories, [cmd], ready=ready) for cmd in (even, odd, single)])
+        assert [run.rom_reads for run in runs] == [7 * 2, 7 * 2, 9]
+        assert ready < 1 or [run.cycles for run in runs] == [28, 21, 9]
+
+
+def test_every_code_of_a_gather():
+    """All sixteen codes in both halves, one by one, beside 8-bit elements of the same words."""
+    rng = np.random.default_rng(10)
+    memories = Memories(rng, 32, (121, 122), weights="mxfp4")
+    codes = np.concatenate([np.arange(16), np.arange(16)[::-1]])
+    held = (codes[0::2] | codes[1::2] << 4).astype(np.uint8).view(np.int8)
+    memories.words["rom"][3] = Word(np.concatenate([held, held]), np.array([127, 129]))
+    cmds = [command(gather=1, narrow=1, base=6, rows=64), command(gather=1, base=3, rows=32)]
+    run, = check(rng, [Batch(memories, cmds)])
+    numbers = [0, 0.5, 1, 1.5, 2, 3, 4, 6, 0, -0.5, -1, -1.5, -2, -3, -4, -6]
+    got = [value for value, *_ in run.results]
+    assert got[:16] == [1024 * n for n in numbers]
+    assert got[32:48] == [4096 * n for n in numbers]
+
+
 def test_sustained_back_pressure_loses_nothing():
     rng = np.random.default_rng(6)
     cmds = [command(rows=60, kwords=1, stride=1), command(rows=20, gather=1), command(rows=3, kwords=4, stride=4)]
@@ -282,6 +334,7 @@ def test_sustained_back_pressure_loses_nothing():
 
 @pytest.mark.parametrize("make, sentence", [
     (lambda: MatrixUnit(vlen=48), "VLEN must be 8, 16, 32, 64, 128 or 256, not 48"),
+    (lambda: MatrixUnit(vlen=32, weights="fp4"), "Weights must be mxint8 or mxfp4, not 'fp4'"),
     (lambda: MatrixUnit(vlen=32, rom_address_bits=25), "Weight ROM address width must be 1 to 24, not 25"),
     (lambda: MatrixUnit(vlen=32, kv_address_bits=0), "KV address width must be 1 to 24, not 0"),
     (lambda: MatrixUnit(vlen=32, x_address_bits=17), "Operand address width must be 1 to 16, not 17"),

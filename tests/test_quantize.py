@@ -8,12 +8,14 @@ import pytest
 from random_model import SHAPES, random_model
 
 from hwgen.arithmetic import tables
+from hwgen.arithmetic.mxfp4 import is_mxfp4
 from hwgen.balance import centre_up, centre_values, pair_scales, scale_pairs
 from hwgen.calibrate import calibration_tokens
 from hwgen.errors import HwgenError
 from hwgen.evaluate import evaluate
 from hwgen.float_model import logits, sample
 from hwgen.fold import fold_layer, group_rows
+from hwgen.integer_graph import MATRICES
 from hwgen.load import load
 from hwgen.quantize import bias_block, check_context, matrix, quantize, rope_table
 from hwgen.ranges import worst_case
@@ -131,6 +133,21 @@ def test_bias_blocks_are_close():
     assert worth[:3].tolist() == [0, 1, -1]
 
 
+@pytest.mark.parametrize("shape", SHAPES)
+def test_mxfp4_where_it_is_asked_for_but_for_matrices_with_a_bias(shape):
+    model = random_model(shape)
+    layers = set() if model.config.mlp_bias else set(MATRICES)
+    ends = {"embed", "head"}
+    for weights, head, named in (("mxint8", "mxint8", set()), ("mxfp4", "mxint8", layers), ("mxint8", "mxfp4", ends),
+                                 ("mxfp4", "mxfp4", layers | ends)):
+        graph = quantize(model, weights=weights, head=head, calibration=[[1, 2, 3]])
+        assert graph.mxfp4 == named
+        held = {"embed": graph.embed, "head": graph.output, **{m: getattr(graph.layers[0], m) for m in MATRICES}}
+        assert {name for name, matrix in held.items() if is_mxfp4(matrix.elements)} == named
+    with pytest.raises(HwgenError, match="Format of weights must be mxint8 or mxfp4, not 'fp4'"):
+        quantize(model, weights="fp4")
+
+
 def test_a_matrix_with_bias_has_one_more_block():
     weight, bias = np.ones((3, 40)), np.array([0.5, 0, -2])
     assert matrix(weight).scales.shape == (3, 2)
@@ -201,6 +218,15 @@ def test_same_model_same_graph():
     assert quantize(random_model("odd sizes")).signature() == quantize(random_model("odd sizes")).signature()
     other = quantize(random_model("odd sizes"), seed=1)
     assert other.context == 70
+
+
+@pytest.mark.skipif(not STORIES.exists(), reason=f"{STORIES.name} is not beside the checkout")
+@pytest.mark.parametrize(("head", "kl", "top1"), [("mxint8", 0.25, 0.75), pytest.param(
+    "mxfp4", 0.32, 0.71, marks=pytest.mark.full)])
+def test_stories260k_in_mxfp4(head, kl, top1):
+    model = load(STORIES)
+    result = evaluate(model, quantize(model, weights="mxfp4", head=head), tokens=4000)
+    assert result["kl"] <= kl and result["top1"] >= top1 and not result["overflow"]
 
 
 @pytest.mark.skipif(not STORIES.exists(), reason=f"{STORIES.name} is not beside the checkout")

@@ -83,6 +83,18 @@ def test_mesh_shows_every_tile(numbers):
     assert f"{rom[0] / 1024:.1f} / {numbers['tiles'][0]['rom_depth'] * 33 / 1024:.1f}" in text
 
 
+def test_formats_and_the_words_of_a_rom_with_codes(numbers):
+    mixed = chip_manifest(mxfp4=frozenset({"down", "qkv"}))
+    page = report_html(mixed)
+    text = Balance(page).text
+    assert "weights MXFP4 (down, qkv), else MXINT8" in " ".join(text.split())
+    assert "weights MXINT8" in " ".join(Balance(report_html(numbers)).text.split())
+    first = mixed["tiles"][0]
+    assert f"{first['rom_words'] * 34 / 1024:.1f} / {first['rom_depth'] * 34 / 1024:.1f}" in text
+    assert first["rom_words"] < numbers["tiles"][0]["rom_words"]
+    assert mixed["classes"][0]["wmem_kib"] == mixed["classes"][0]["rom_words"] * 34 / 1024
+
+
 def test_memories_hold_what_is_used(numbers):
     page = metrics(report_html(numbers))
     for name in ("wmem", "dmem", "imem"):

@@ -90,6 +90,16 @@ def test_every_preset_gives_the_same_tokens(graph, wanted, preset, tmp_path):
 
 
 @pytest.mark.full
+@pytest.mark.parametrize("head", ["mxint8", "mxfp4"])
+def test_the_example_model_in_mxfp4(head, tmp_path):
+    story = quantize(load(ROOT / "examples/model"), weights="mxfp4", head=head)
+    wanted = Reference(story).generate(story.tokenizer.encode(PROMPT), TOKENS)
+    generate(story, read_design(DESIGNS / "2x2.yaml"), tmp_path / "chip")
+    assert _run(story, tmp_path / "chip")["tokens"] == wanted
+    assert _run(story, tmp_path / "chip", sim="icarus", max_tokens=1)["tokens"] == wanted[:1]
+
+
+@pytest.mark.full
 def test_stories260k_on_two_by_two(tmp_path):
     if not STORIES.exists():
         pytest.skip(f"{STORIES.name} does not lie beside this checkout")

@@ -5,23 +5,25 @@ from dataclasses import replace
 import pytest
 import torch
 from explore_designs import scenario
-from random_pairs import random_shape
+from random_pairs import random_formats, random_shape
 
 from explore.scenario import Scenario
 from explore.space import knobs_of
 from explore.tile_load import tile_load
 from explore.workload import Workload, read_workload
 from hwgen.compiler.compile import compile_chip
+from hwgen.compiler.words import rom_word_bytes
 from hwgen.design import Design, TileClass
 from hwgen.integer_graph import shape_only
+from hwgen.quantize import narrow_matrices
 
 TABLES = ("rope", "gain", "constant")
 
 
-def _compiled(config, context, design):
-    chip = compile_chip(shape_only(config, context), design)
-    knobs = knobs_of(design)
-    return chip.tiles, knobs, tile_load(knobs, Scenario(Workload("shape", config), 7, context=context, prompt=1))
+def _compiled(config, context, design, mxfp4=frozenset()):
+    chip = compile_chip(shape_only(config, context, mxfp4), design)
+    knobs, workload = knobs_of(design), Workload("shape", config, mxfp4=mxfp4)
+    return chip.tiles, knobs, tile_load(knobs, Scenario(workload, 7, context=context, prompt=1))
 
 
 def _small_smollm2():
@@ -45,9 +47,13 @@ def test_memories_and_programs_of_alike_tiles(mesh, tile, multicast):
 
 @pytest.mark.parametrize("seed", range(8))
 def test_weights_of_random_designs(seed):
-    """Heterogeneous tiles, odd sizes, biases: words of weight ROM add up."""
+    """Heterogeneous tiles, odd sizes, biases, both formats: words of weight ROM add up."""
     config, design = random_shape(seed)
-    tiles, knobs, load = _compiled(config, config.max_context, design)
+    mxfp4 = narrow_matrices(config, **random_formats(seed))
+    tiles, knobs, load = _compiled(config, config.max_context, design, mxfp4)
+    vlen = torch.tensor([[c.vlen for c in design.classes]], dtype=torch.float64)
+    assert load.rom_word[0, : len(design.classes)].tolist() == [
+        8 * rom_word_bytes(int(v), "mxfp4" if mxfp4 else "mxint8") for v in vlen[0]]
     real = sum(s.region.size for t in tiles for s in t.slices if s.source not in TABLES)
     assert float((knobs.nodes * load.rom).sum()) == pytest.approx(real, rel=0.03)
 

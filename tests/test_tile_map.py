@@ -9,9 +9,9 @@ from hwgen.design import Design, TileClass
 MIXED = Design(6, 4, classes=(TileClass("a", vlen=64), TileClass("b", vlen=32)), node_class=(0,) * 12 + (1,) * 12)
 
 
-@pytest.mark.parametrize("made", [design(), MIXED])
-def test_weights_add_up_and_links_agree(made):
-    asked = scenario()
+@pytest.mark.parametrize(("made", "formats"), [(design(), {}), (MIXED, {}), (MIXED, {"weights": "mxfp4"})])
+def test_weights_add_up_and_links_agree(made, formats):
+    asked = scenario(formats=formats)
     maps = tile_map(made, asked)
     assert maps.weights.sum() == asked.workload.weight_elements
     assert maps.wmem_kib.shape == (4, 6)

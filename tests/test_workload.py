@@ -43,6 +43,19 @@ def test_cache_and_bytes_of_a_token():
     assert w.bytes_per_token(0) == w.weight_bytes - embedding + embedding // w.vocab + w.kv_bytes_per_token
 
 
+def test_formats_of_weights():
+    plain, layers, whole = (read_workload("llama-3.1-8b", weights=w, head=h) for w, h in (
+        ("mxint8", "mxint8"), ("mxfp4", "mxint8"), ("mxfp4", "mxfp4")))
+    ends = 2 * plain.vocab * plain.hidden
+    assert plain.weight_bytes == plain.weight_elements * 33 // 32
+    assert layers.weight_bytes == (plain.weight_elements - ends) * 17 // 32 + ends * 33 // 32
+    assert whole.weight_bytes == plain.weight_elements * 17 // 32
+    assert plain.parameters == whole.parameters and plain.kv_bytes_per_token == whole.kv_bytes_per_token
+    assert whole.bytes_per_token(5) < layers.bytes_per_token(5) < plain.bytes_per_token(5)
+    with pytest.raises(HwgenError, match="Format of weights must be mxint8 or mxfp4, not 'int4'"):
+        read_workload("llama-3.1-8b", weights="int4")
+
+
 def test_the_vision_tower_is_counted_with_shuffle_and_connector():
     w = read_workload("smolvlm-256m")
     assert (w.vision.patches, w.image_tokens, w.vision.parameters) == (1024, 64, 93_510_912)

@@ -39,7 +39,7 @@ class Mx:
         return values.reshape(*self.scales.shape[:-1], -1)[..., : self.length]
 
 
-def _blocked(values):
+def blocked(values):
     """`values` [..., n] padded with zeros to [..., ceil(n / 32), 32]."""
     pad = -values.shape[-1] % BLOCK
     if pad:
@@ -50,7 +50,7 @@ def _blocked(values):
 def quantize_float(values) -> Mx:
     """MXINT8 of float values [..., n]: block scale 2^floor(log2 max|v|), ties to even, -128 becomes -127."""
     values = np.asarray(values)
-    blocks = _blocked(values.astype(np.float64))
+    blocks = blocked(values.astype(np.float64))
     _, exponent = np.frexp(np.abs(blocks).max(-1))
     zero = ~blocks.any(-1)
     code = np.where(zero, 0, np.clip(exponent - 1 + SCALE_BIAS, 0, SCALE_MAX))
@@ -62,7 +62,7 @@ def quantize_float(values) -> Mx:
 def quantize_int(values, fraction) -> Mx:
     """MXINT8 of integers [..., n] that are worth value * 2^-fraction; the same rule as `quantize_float`."""
     values = np.asarray(values, np.int64)
-    blocks = _blocked(values)
+    blocks = blocked(values)
     top = bit_length(blocks).max(-1)
     code = np.where(top == 0, 0, np.clip(top - 1 - fraction + SCALE_BIAS, 0, SCALE_MAX))
     # element = value * 2^(6 - fraction - (code - 127))
@@ -79,8 +79,8 @@ def quantize_weighted(p, codes) -> Mx:
     """
     p, codes = np.asarray(p, np.int64), np.asarray(codes, np.int64)
     length = p.shape[-1]
-    codes = _blocked(np.broadcast_to(codes, p.shape))
-    p = _blocked(p)
+    codes = blocked(np.broadcast_to(codes, p.shape))
+    p = blocked(p)
     reach = np.where(p > 0, bit_length(p) + codes, 0).max(-1)
     block = np.maximum(reach - 16, 0)
     elements = np.clip(round_half_even(p, block[..., None] + 9 - codes), -127, 127)

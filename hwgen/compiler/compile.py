@@ -11,7 +11,7 @@ from hwgen.compiler.prove import prove_order, prove_routes
 from hwgen.compiler.tile_builder import RomSlice
 from hwgen.compiler.tile_memory import TileMemory, map_tile
 from hwgen.compiler.tile_program import TileProgram
-from hwgen.compiler.words import pack_rows, pack_table, word_bytes
+from hwgen.compiler.words import pack_codes, pack_rows, pack_table, rom_word_bytes, word_bytes
 from hwgen.design import Design, TileClass
 from hwgen.errors import HwgenError
 from hwgen.integer_graph import IntegerGraph, biased, matrix_shape
@@ -69,8 +69,13 @@ class CompiledChip:
         """uint8 [words, word bytes] of a tile's weight ROM."""
         tile = self.tiles[index]
         vlen = tile.memory.vlen
-        parts = [_slice_words(self.graph, s, vlen) for s in tile.slices]
-        return np.concatenate(parts) if parts else np.zeros((0, word_bytes(vlen)), np.uint8)
+        width = rom_word_bytes(vlen, self.graph.weights)
+        parts = [np.zeros((0, width), np.uint8)]
+        for part in tile.slices:
+            words = _slice_words(self.graph, part, vlen)
+            words = pack_codes(words, vlen) if part.narrow else words
+            parts.append(np.pad(words, ((0, 0), (0, width - words.shape[1]))))
+        return np.concatenate(parts)
 
 
 def _slice_words(graph: IntegerGraph, part: RomSlice, vlen: int) -> np.ndarray:
@@ -98,12 +103,12 @@ def compile_chip(graph: IntegerGraph, design: Design) -> CompiledChip:
     memories = [map_tile(t, config, graph.context, design, placement) for t in range(design.tiles)]
     tiles = []
     for memory in memories:
-        _check_addresses(memory, design, graph.context)  # before programs are built on addresses that do not exist
+        _check_addresses(memory, design, graph)  # before programs are built on addresses that do not exist
         program = TileProgram(graph, design, placement, memory, memories).build()
-        _check_addresses(memory, design, graph.context)
+        _check_addresses(memory, design, graph)
         connect(program.steps)
         tiles.append(CompiledTile(memory, [s.instruction for s in program.steps], program.slices))
-    depths = tuple(_depths(design, index, tiles, graph.context) for index in range(len(design.classes)))
+    depths = tuple(_depths(design, index, tiles, graph) for index in range(len(design.classes)))
     reach = max(region.base + region.size for m in memories for region in m.message_regions())
     prove_routes(design)
     prove_order(design, placement)
@@ -111,24 +116,29 @@ def compile_chip(graph: IntegerGraph, design: Design) -> CompiledChip:
     return CompiledChip(graph, design, placement, tiles, depths, _rom_depths(design, tiles, depths), address_bits)
 
 
-def _check_addresses(memory: TileMemory, design: Design, context: int):
+def _limit(name: str, graph: IntegerGraph) -> int:
+    """Words of a memory that instructions can address; of words of 4-bit codes, two lie in each of the ROM's."""
+    return ADDRESS_LIMITS[name] // (2 if name == "rom" and graph.mxfp4 else 1)
+
+
+def _check_addresses(memory: TileMemory, design: Design, graph: IntegerGraph):
     for part in (memory.vmem, memory.xmem, memory.kvmem, memory.rom):
-        limit = ADDRESS_LIMITS[part.name]
+        limit = _limit(part.name, graph)
         if part.used > limit:
             x, y = memory.index % design.width, memory.index // design.width
             raise HwgenError(
                 f"{part.name} of tile {x},{y} must be at most {limit} words, not {part.used}, "
-                f"at context {context}: use more tiles or a shorter context")
+                f"at context {graph.context}: use more tiles or a shorter context")
 
 
-def _depths(design: Design, index: int, tiles, context: int) -> Depths:
+def _depths(design: Design, index: int, tiles, graph: IntegerGraph) -> Depths:
     cls = design.classes[index]
     own = [t for t in tiles if design.node_class[t.memory.index] == index]
     vmem = max(-(-t.memory.vmem.used // ROW) for t in own) * ROW // cls.lanes
     xmem, kvmem, rom = (max(getattr(t.memory, name).used for t in own) for name in ("xmem", "kvmem", "rom"))
     imem = max(-(-len(t.program) // cls.fetch) for t in own)
     needed = Depths(*(max(2, depth) for depth in (vmem, xmem, kvmem, imem, rom)))
-    return _fit(cls, needed, context)
+    return _fit(cls, needed, graph)
 
 
 def _rom_depths(design: Design, tiles, depths) -> tuple[int, ...]:
@@ -147,30 +157,30 @@ def _kib(count: int) -> str:
     return f"{count / 1024:.4g}"
 
 
-def _fit(cls: TileClass, needed: Depths, context: int) -> Depths:
+def _fit(cls: TileClass, needed: Depths, graph: IntegerGraph) -> Depths:
     """Depths of a class whose capacities may be fixed; what a fixed data memory has to spare lengthens the cache."""
-    word = word_bytes(cls.vlen)
+    word, rom_word = word_bytes(cls.vlen), rom_word_bytes(cls.vlen, graph.weights)
     instruction = cls.fetch * WIDTH // 8
     fixed = needed.vmem * cls.lanes * 4 + needed.xmem * word
     for knob, capacity, need in (
         ("dmem_kib", cls.dmem_kib, fixed + needed.kvmem * word),
         ("imem_kib", cls.imem_kib, needed.imem * instruction),
-        ("wmem_kib", cls.wmem_kib, needed.rom * word),
+        ("wmem_kib", cls.wmem_kib, needed.rom * rom_word),
     ):
         if capacity is not None and capacity * 1024 < need:
             extra = ""
             if knob == "dmem_kib":
-                extra = f", of which {_kib(needed.kvmem * word)} KiB hold the KV cache of context {context}"
+                extra = f", of which {_kib(needed.kvmem * word)} KiB hold the KV cache of context {graph.context}"
             raise HwgenError(f"{knob} of tile class {cls.name} must be at least {_kib(need)}{extra}, not {capacity}: "
                              f"{_kib(need - capacity * 1024)} KiB too small")
     depths = Depths(
         needed.vmem, needed.xmem,
         needed.kvmem if cls.dmem_kib is None else int(cls.dmem_kib * 1024 - fixed) // word,
         needed.imem if cls.imem_kib is None else int(cls.imem_kib * 1024) // instruction,
-        needed.rom if cls.wmem_kib is None else int(cls.wmem_kib * 1024) // word,
+        needed.rom if cls.wmem_kib is None else int(cls.wmem_kib * 1024) // rom_word,
     )
     for knob, name in (("dmem_kib", "kvmem"), ("wmem_kib", "rom"), ("imem_kib", "imem")):
-        depth, limit = getattr(depths, name), ADDRESS_LIMITS.get(name, IMEM_WORDS)
+        depth, limit = getattr(depths, name), IMEM_WORDS if name == "imem" else _limit(name, graph)
         if depth > limit:
             raise HwgenError(f"{knob} of tile class {cls.name} must leave {name} at most {limit} words, "
                              f"as many as can be addressed, not {depth}")

@@ -20,13 +20,22 @@ _REGISTERS = Region("registers", "registers", 0, 8)
 
 
 class RomSlice(NamedTuple):
-    """What a ROM region holds: rows `start..stop-1` of matrix `source` of layer `layer` (-1: not in a layer)."""
+    """What a ROM region holds: rows `start..stop-1` of matrix `source` of layer `layer` (-1: not in a layer).
+
+    `narrow`: as words of 4-bit codes, two in each of the region's words.
+    """
 
     region: Region
     source: str
     layer: int
     start: int
     stop: int
+    narrow: bool
+
+    @property
+    def base(self) -> int:
+        """Address of the first row, in words of the matrix."""
+        return self.region.base * 2 if self.narrow else self.region.base
 
 
 @dataclass
@@ -84,14 +93,14 @@ class TileBuilder:
             n = min(rows - start, ROWS_LIMIT)
             self.emit(Unit.MATRIX, "MATMUL",
                       {"x": x.base, "base": weights.base + (first + start) * words, "rows": n, "kwords": words,
-                       "stride": words, "dst": dst.base + offset + start},
+                       "stride": words, "dst": dst.base + offset + start, "narrow": int(weights.narrow)},
                       [x.span(0, words)], [dst.span(offset + start, n)], when)
 
     def gather(self, table, dst, *, first=0, n, index=Index.NONE, words, base=0, two_limb=0, when=When.ALWAYS):
         """Elements first.. of a table row into vmem; `base` words before the table stand for rows it lacks."""
         self.emit(Unit.MATRIX, "GATHER",
                   {"x": first, "base": (table.base - base) % (1 << 24), "rows": n, "stride": words, "dst": dst.base,
-                   "index": index, "two_limb": two_limb}, (), [dst.span(0, n)], when)
+                   "index": index, "two_limb": two_limb, "narrow": int(table.narrow)}, (), [dst.span(0, n)], when)
 
     def send(self, src, n, target, counter, tile=None, *, senders=1, start=0, when=When.ALWAYS):
         """n words from src to word `target` of one tile; or of all, then together with so many senders alike."""
@@ -132,10 +141,12 @@ class TileBuilder:
         return found
 
     def rom(self, source, layer, start, stop, words):
-        """A ROM region holding rows of a matrix."""
-        region = self.memory.rom.allocate(f"{source}.{layer}", (stop - start) * words)
-        self.slices.append(RomSlice(region, source, layer, start, stop))
-        return region
+        """A slice of the ROM holding rows of a matrix, `words` each."""
+        narrow = source in self.graph.mxfp4
+        size = (stop - start) * words
+        region = self.memory.rom.allocate(f"{source}.{layer}", -(-size // 2) if narrow else size)
+        self.slices.append(RomSlice(region, source, layer, start, stop, narrow))
+        return self.slices[-1]
 
     def quantised_length(self, length, bias):
         """Elements to quantise: whole blocks where a bias follows, since every word of a block carries its scale."""

@@ -3,6 +3,7 @@
 import numpy as np
 
 from hwgen.arithmetic.mx import BLOCK, Mx
+from hwgen.arithmetic.mxfp4 import encode
 
 HIGH_LIMB, LOW_LIMB = 129, 121
 """Scale codes of a two-limb table: 64 * hi shifts to 256 * hi, 64 * lo to lo."""
@@ -16,6 +17,11 @@ def scale_bytes(vlen: int) -> int:
 def word_bytes(vlen: int) -> int:
     """Bytes of a word."""
     return vlen + scale_bytes(vlen)
+
+
+def rom_word_bytes(vlen: int, weights: str) -> int:
+    """Bytes of a weight-ROM word: one MX word, for MXFP4 with the scales of two words of 4-bit codes."""
+    return word_bytes(vlen) + (scale_bytes(vlen) if weights == "mxfp4" else 0)
 
 
 def vector_words(length: int, vlen: int, bias: bool = False) -> int:
@@ -36,6 +42,17 @@ def pack_rows(matrix: Mx, length: int, vlen: int, bias: bool = False) -> np.ndar
     else:
         body = body[:, : vector_words(length, vlen)]
     return np.ascontiguousarray(body).reshape(-1, word_bytes(vlen))
+
+
+def pack_codes(words: np.ndarray, vlen: int) -> np.ndarray:
+    """uint8 ROM words [ceil(n / 2), rom_word_bytes] of MX words [n, word_bytes] of MXFP4 elements.
+
+    Codes of the first word, then of the second, even elements in the low bits of a byte; then the scales of both.
+    """
+    words = np.pad(words, ((0, len(words) % 2), (0, 0)))
+    codes = encode(words[:, :vlen].view(np.int8))
+    packed = (codes[:, 0::2] | codes[:, 1::2] << 4).reshape(-1, vlen)
+    return np.concatenate([packed, words[:, vlen:].reshape(len(packed), -1)], 1)
 
 
 def _words(elements, scales, vlen):

@@ -3,6 +3,7 @@
 
 from dataclasses import dataclass
 
+from hwgen.compiler.words import rom_word_bytes, word_bytes
 from hwgen.emit.routers import router_name, routers
 from hwgen.emit.templates import render
 from hwgen.emit.verilog import module_files
@@ -31,6 +32,8 @@ class TileKind:
     kvmem_words: int
     rom_words: int
     """Depth of the largest weight ROM in the class; it fixes the width of the address."""
+    weights: str = "mxint8"
+    """Format that the weight ROM is made for: mxint8, or mxfp4 where some of its words hold 4-bit codes."""
 
     @property
     def program_width(self) -> int:
@@ -45,7 +48,12 @@ class TileKind:
     @property
     def word_width(self) -> int:
         """Bits of an MX word: `vlen` elements and their scales."""
-        return (self.vlen + max(1, self.vlen // 32)) * 8
+        return word_bytes(self.vlen) * 8
+
+    @property
+    def rom_width(self) -> int:
+        """Bits of a weight-ROM word."""
+        return rom_word_bytes(self.vlen, self.weights) * 8
 
     @property
     def imem_address(self) -> int:
@@ -130,7 +138,7 @@ class ChipSpec:
 def tile_component(kind: TileKind, **network) -> Tile:
     """The tile core of a class in a network (the parameters of `PacketFormat`)."""
     return Tile(
-        fetch=kind.fetch, stations=kind.stations, vlen=kind.vlen, lanes=kind.lanes,
+        fetch=kind.fetch, stations=kind.stations, vlen=kind.vlen, lanes=kind.lanes, weights=kind.weights,
         rom_address_bits=kind.rom_address, imem_address_bits=kind.imem_address, vmem_address_bits=kind.vmem_address,
         x_address_bits=kind.xmem_address, kv_address_bits=kind.kvmem_address, **network,
     )

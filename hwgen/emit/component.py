@@ -2,8 +2,10 @@
 
 import difflib
 
+from hwgen.arithmetic.mxfp4 import FORMATS
 from hwgen.compiler.compile import ADDRESS_LIMITS, IMEM_WORDS
-from hwgen.design import CHIP_RULES, TILE_RULES, Design, TileClass, check_knob
+from hwgen.compiler.words import rom_word_bytes, word_bytes
+from hwgen.design import CHIP_RULES, TILE_RULES, Design, Rule, TileClass, check_knob
 from hwgen.emit.chip import TileKind, address_bits, lint_waivers, tile_component
 from hwgen.emit.templates import render
 from hwgen.emit.verilog import module_files
@@ -15,16 +17,17 @@ from hwgen.rtl.vector_unit import VectorUnit
 _NETWORK = ("width", "height", "flit_bits", "virtual_channels", "buffer_flits", "routing", "multicast")
 KNOBS = {
     "router": _NETWORK,
-    "tile": ("fetch", "stations", "vlen", "lanes", "dmem_kib", "imem_kib", "wmem_kib", *_NETWORK),
-    "matrix-unit": ("vlen",),
+    "tile": ("fetch", "stations", "vlen", "lanes", "weights", "dmem_kib", "imem_kib", "wmem_kib", *_NETWORK),
+    "matrix-unit": ("vlen", "weights"),
     "vector-unit": ("lanes", "vlen"),
-    "rom": ("vlen", "wmem_kib"),
+    "rom": ("vlen", "weights", "wmem_kib"),
 }
-"""Component -> knobs that change its Verilog."""
-_RULES = CHIP_RULES | TILE_RULES
+"""Component -> knobs that change its Verilog. In a chip `weights` is the integer graph's, not the design's."""
+_RULES = CHIP_RULES | TILE_RULES | {"weights": Rule(lambda v: v in FORMATS, " or ".join(FORMATS), FORMATS)}
 _DEFAULTS = {
     **{key: getattr(Design(4, 4), key) for key in _NETWORK},
     **{key: getattr(TileClass("tile"), key) for key in ("fetch", "stations", "vlen", "lanes")},
+    "weights": "mxint8",
     "dmem_kib": 64, "imem_kib": 32, "wmem_kib": 128,
 }
 
@@ -91,14 +94,14 @@ def _component(kind, knobs):
 
 def _kind(knobs):
     """A tile class with the capacities of the knobs: half of the data memory for vectors, a sixteenth for operands."""
-    tile = {key: knobs[key] for key in ("fetch", "stations", "vlen", "lanes")}
-    word = TileKind("tile", **tile, imem_words=1, vmem_rows=1, xmem_words=1, kvmem_words=1, rom_words=1).word_width // 8
+    tile = {key: knobs[key] for key in ("fetch", "stations", "vlen", "lanes", "weights")}
+    word, rom_word = word_bytes(knobs["vlen"]), rom_word_bytes(knobs["vlen"], knobs["weights"])
     data, program, weights = (int(knobs[f"{memory}_kib"] * 1024) for memory in ("dmem", "imem", "wmem"))
     row = 4 * knobs["lanes"]
     kind = TileKind(
         "tile", **tile, imem_words=max(1, program // (16 * knobs["fetch"])),
         vmem_rows=min(max(1, data // 2 // row), (1 << 16) // knobs["lanes"]), xmem_words=max(1, data // 16 // word),
-        kvmem_words=max(1, data * 7 // 16 // word), rom_words=max(1, weights // word),
+        kvmem_words=max(1, data * 7 // 16 // word), rom_words=max(1, weights // rom_word),
     )
     for knob, words, limit in (
             ("imem_kib", kind.imem_words, IMEM_WORDS), ("wmem_kib", kind.rom_words, ADDRESS_LIMITS["rom"]),
@@ -111,7 +114,7 @@ def _kind(knobs):
 
 def _rom(knobs):
     kind = _kind(_DEFAULTS | knobs)
-    shape = {"width": kind.word_width, "depth": kind.rom_words, "address": address_bits(kind.rom_words)}
+    shape = {"width": kind.rom_width, "depth": kind.rom_words, "address": address_bits(kind.rom_words)}
     return {"rom.v": render("rom.v.j2", **shape)}
 
 

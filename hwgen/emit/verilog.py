@@ -55,14 +55,18 @@ _NEEDLESS_ESCAPE = re.compile(r"\\([A-Za-z_]\w*\$[\w$]*) ")
 def module_name(component):
     """Name of a component's module: its class and configuration, e.g. `vector_unit_lanes4_vlen32`.
 
-    The configuration is what the component keeps of its constructor's parameters.
+    The configuration is what the component keeps of its constructor's parameters; a choice of words shows where it is
+    not the default.
     """
     kind = re.sub(r"(?<!^)(?=[A-Z])", "_", type(component).__name__).lower()
     values = []
-    for key in inspect.signature(type(component).__init__).parameters:
-        if hasattr(component, key):
+    for key, parameter in inspect.signature(type(component).__init__).parameters.items():
+        value = getattr(component, key, None)
+        if isinstance(value, str):
+            values += [value] if value != parameter.default else []
+        elif value is not None:
             short = key.removesuffix("_bits").removesuffix("_address")
-            values.append(f"{short}{int(getattr(component, key))}")
+            values.append(f"{short}{int(value)}")
     return "_".join([kind, *values])
 
 

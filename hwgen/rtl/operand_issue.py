@@ -14,10 +14,19 @@ COMMAND = data.StructLayout({
 BASE_BITS, COUNT_BITS, WORD_BITS = 24, 16, 12
 
 
-def word_layout(vlen: int) -> data.StructLayout:
-    """What travels with an operand word: ends of block, row and instruction, its source, the lane of a GATHER."""
+def command_layout(weights: str) -> data.StructLayout:
+    """COMMAND, for MXFP4 with `narrow`: base and stride count words of 4-bit codes, two of which a ROM word holds."""
+    return data.StructLayout(COMMAND.members | {"narrow": 1}) if weights == "mxfp4" else COMMAND
+
+
+def word_layout(vlen: int, weights: str = "mxint8") -> data.StructLayout:
+    """What travels with an operand word: ends of block, row and instruction, its source, the lane of a GATHER.
+
+    For MXFP4 also whether it is of 4-bit codes, and then whether it is the second in its ROM word.
+    """
+    narrow = {"narrow": 1, "second": 1} if weights == "mxfp4" else {}
     return data.StructLayout({
-        "block_end": 1, "row_end": 1, "end": 1, "kv": 1, "bare": 1, "gather": 1, "lane": exact_log2(vlen),
+        "block_end": 1, "row_end": 1, "end": 1, "kv": 1, "bare": 1, "gather": 1, "lane": exact_log2(vlen), **narrow,
     })
 
 
@@ -27,25 +36,25 @@ class OperandIssue(wiring.Component):
     The command stays at `cmd` until its last word is read and is read combinationally into the addresses: the
     station's copy is the only one. `rows` and `kwords` are 1 or more.
 
-    Parameters: `vlen`.
+    Parameters: `vlen`; `weights`, the format that the ROM is made for.
 
     Members
     -------
-    cmd: In(stream of COMMAND)
+    cmd: In(stream of command_layout)
     start: Out(stream of {dst, push})
         Every instruction, with its first word; nothing is read until it is taken.
     weight_addr: Out(24), x_addr: Out(16), rom_en, kv_en, x_en: Out(1)
-        Memory reads of this cycle.
+        Memory reads of this cycle; none of the ROM for the second half of a word that was just read.
     word: Out(stream of word_layout)
         One cycle after the read, as long as the memories hold their data; while it is not taken nothing is read.
     """
 
-    def __init__(self, *, vlen: int):
-        self.vlen = vlen
+    def __init__(self, *, vlen: int, weights: str = "mxint8"):
+        self.vlen, self.weights = vlen, weights
         super().__init__({
-            "cmd": In(stream.Signature(COMMAND)), "start": Out(stream.Signature(START)),
+            "cmd": In(stream.Signature(command_layout(weights))), "start": Out(stream.Signature(START)),
             "weight_addr": Out(BASE_BITS), "x_addr": Out(16), "rom_en": Out(1), "kv_en": Out(1), "x_en": Out(1),
-            "word": Out(stream.Signature(word_layout(vlen))),
+            "word": Out(stream.Signature(word_layout(vlen, weights))),
         })
 
     def elaborate(self, platform):
@@ -79,7 +88,7 @@ class OperandIssue(wiring.Component):
         self._addresses(m, first, row_end, words, lane, k, read)
 
         valid = Signal()
-        held = Signal(word_layout(self.vlen), reset_less=True)
+        held = Signal(word_layout(self.vlen, self.weights), reset_less=True)
         span = max(1, 32 // self.vlen)
         with m.If(room):
             m.d.sync += [
@@ -87,9 +96,15 @@ class OperandIssue(wiring.Component):
                 held.bare.eq(cmd.bare), held.gather.eq(cmd.gather), held.lane.eq(lane),
                 held.block_end.eq(row_end | cmd.gather | (k[: exact_log2(span)] == span - 1)),
             ]
+        from_rom = read & ~cmd.kv
+        if self.weights == "mxfp4":
+            second = cmd.narrow & self.weight_addr[0]
+            with m.If(room):
+                m.d.sync += [held.narrow.eq(cmd.narrow), held.second.eq(second)]
+            from_rom = from_rom & ~(second & k.any())
         m.d.comb += [
             self.cmd.ready.eq(read & end), self.word.valid.eq(valid), self.word.payload.eq(held),
-            self.rom_en.eq(read & ~cmd.kv), self.kv_en.eq(read & cmd.kv), self.x_en.eq(read & ~cmd.gather),
+            self.rom_en.eq(from_rom), self.kv_en.eq(read & cmd.kv), self.x_en.eq(read & ~cmd.gather),
         ]
         return m
 

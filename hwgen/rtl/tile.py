@@ -35,9 +35,9 @@ def sram_signature(width: int, group: int, address_bits: int) -> wiring.Signatur
 class Tile(wiring.Component):
     """Tile core. Memories, ROMs and router are outside; towards them it has the plain ports of a memory or a link.
 
-    Parameters: `fetch`, `stations`, `vlen`, `lanes` (the tile class); `rom_address_bits`, `imem_address_bits`,
-    `vmem_address_bits` (rows), `x_address_bits`, `kv_address_bits` (address widths of the memories); those of
-    `PacketFormat` (the network).
+    Parameters: `fetch`, `stations`, `vlen`, `lanes` (the tile class); `weights` (as MatrixUnit); `rom_address_bits`,
+    `imem_address_bits`, `vmem_address_bits` (rows), `x_address_bits`, `kv_address_bits` (address widths of the
+    memories); those of `PacketFormat` (the network).
 
     Members
     -------
@@ -52,7 +52,7 @@ class Tile(wiring.Component):
 
     def __init__(
         self, *, fetch: int, stations: int, vlen: int, lanes: int, rom_address_bits: int, imem_address_bits: int,
-        vmem_address_bits: int, x_address_bits: int, kv_address_bits: int, **network,
+        vmem_address_bits: int, x_address_bits: int, kv_address_bits: int, weights: str = "mxint8", **network,
     ):
         self.fetch, self.stations, self.vlen, self.lanes = fetch, stations, vlen, lanes
         self.network, packet = network, PacketFormat(**network)
@@ -62,12 +62,12 @@ class Tile(wiring.Component):
                 f"Vector memory address width must be 1 to {16 - exact_log2(lanes)} bits, not {vmem_address_bits!r}"
             )
         self.row_bits, self.imem_address_bits = vmem_address_bits, imem_address_bits
-        self.matrix = MatrixUnit(vlen=vlen)
+        self.matrix = MatrixUnit(vlen=vlen, weights=weights)
         self.vector = VectorUnit(lanes=lanes, vlen=vlen)
         word = 8 * mx_word_bytes(vlen)
         super().__init__({
             "program": Out(rom_signature(fetch * 128, imem_address_bits)),
-            "rom": Out(rom_signature(word, rom_address_bits)),
+            "rom": Out(rom_signature(len(self.matrix.rom_data), rom_address_bits)),
             "vmem": Out(sram_signature(32 * lanes, 32, vmem_address_bits)),
             "xmem": Out(sram_signature(word, 8, x_address_bits)),
             "kvmem": Out(sram_signature(word, 8, kv_address_bits)),
