@@ -10,9 +10,9 @@ from explore.archive import Archive, pareto_front
 from explore.designer import Designer
 from explore.evaluate import Evaluation
 from explore.goal import INFEASIBLE, Goals, draw_goals, score
-from explore.practice import mutate, random_actions
+from explore.practice import mutate
 from explore.problem import OBSERVATIONS, Problem
-from explore.refine import refine
+from explore.refine import Found, refine
 from explore.scenario import Scenario
 from hwgen.design import Design
 from hwgen.errors import HwgenError
@@ -74,7 +74,7 @@ def search(problem: Problem, designer: Designer | None, evaluations: int, *, see
     if designer:
         first.append(designer.propose(problem, own, PROPOSALS - sum(map(len, first)), generator))
     else:
-        first.append(problem.canonical(random_actions(shape, PROPOSALS, generator)))
+        first.append(problem.random_actions(PROPOSALS, generator))
     log.evaluate(torch.cat(first)[:evaluations])
     proposed = float(log.scores[0][0 if start is None else len(start[:PROPOSALS])])
     goals = _front_goals(own, generator)
@@ -82,9 +82,10 @@ def search(problem: Problem, designer: Designer | None, evaluations: int, *, see
     archive.add(log.actions[0], log.outcomes[0])
     polish = int(POLISH * evaluations)
     if designer and evaluations - polish > 2 * _BATCH:
-        spread = torch.cat([designer.propose(problem, goals[i: i + 1], 2, generator) for i in range(_OWN_GOALS, 128)])
+        spread = torch.cat([designer.propose(problem, goals[i: i + 1], 2, generator, rounds=0)
+                            for i in range(_OWN_GOALS, 128)])
         archive.add(spread, log.evaluate(spread))
-        fresh = problem.canonical(random_actions(shape, _BATCH, generator))
+        fresh = problem.random_actions(_BATCH, generator)
         archive.add(fresh, log.evaluate(fresh))
     while log.spent < evaluations - polish:
         count = min(_BATCH, evaluations - polish - log.spent)
@@ -95,10 +96,11 @@ def search(problem: Problem, designer: Designer | None, evaluations: int, *, see
         archive.add(children, log.evaluate(children))
     left = evaluations - log.spent
     if left > 0:
-        order = torch.cat(log.scores).argsort(descending=True)[: max(8, left // 8)]
-        worth = None if designer is None else designer.worth_of(problem, own)
-        found = refine(problem, own, torch.cat(log.actions)[order], left, generator, worth=worth,
-                       batch=max(8, left // 32), on_round=log.report)
+        actions, outcomes, scores = (torch.cat(x) for x in (log.actions, log.outcomes, log.scores))
+        order = scores.argsort(descending=True)[:PROPOSALS]
+        found = refine(problem, own, Found(actions[order], outcomes[order], scores[order]), left, generator,
+                       surrogate=designer.agent.surrogate if designer else None, batch=max(8, left // 32),
+                       on_round=log.report)
         log.keep(found.actions, found.outcomes, found.scores)
     return Search(problem, torch.cat(log.actions), torch.cat(log.outcomes), torch.cat(log.scores), proposed)
 

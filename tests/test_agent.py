@@ -6,15 +6,17 @@ import pytest
 import torch
 
 from explore.action import Codec
-from explore.agent import HyperParameters, Replay, Training, reward
+from explore.agent import HyperParameters
 from explore.designer import Designer
 from explore.goal import INFEASIBLE, Goals, draw_goals, score
 from explore.networks import ActionShape, Actor, Experts
 from explore.practice import mutate, random_actions
 from explore.problem import Problem
+from explore.replay import Replay
 from explore.scenario import Scenario
 from explore.space import Space
 from explore.train import finish
+from explore.training import Training, reward
 from explore.workload import read_workload
 from hwgen.errors import HwgenError
 
