@@ -5,6 +5,7 @@ designs by it: mutation, crossover, and all settings of each knob of the most pr
 """
 
 from collections.abc import Callable
+from itertools import combinations
 from math import log, pi, sqrt
 
 import torch
@@ -64,7 +65,7 @@ class Forecast:
     def _expect(self, actions):
         """(objective, its standard error, chance that all limits are kept) [B]."""
         figures, sound = self.surrogate.predict(actions, self.features)
-        error = CARE * (self.surrogate.spread + figures.std(0).nan_to_num(0)) + 1e-4
+        error = CARE * (self.surrogate.spread + figures.std(0, unbiased=False)) + 1e-4
         figures = figures.mean(0)
         if len(self.known):
             near = (-torch.cdist(actions, self.known) / REACH).exp()
@@ -127,20 +128,21 @@ def first_of_each(actions: Tensor) -> Tensor:
 
 
 def neighbours(shape: ActionShape, action: Tensor) -> Tensor:
-    """Legal actions [N, A] that differ from one [A] in one knob: every setting of it, or the nearest of many."""
+    """Legal actions [N, A] that differ from one [A] in one knob: every setting of it, or the nearest of many.
+
+    Besides, the nearest of every two that move by their logarithm: sides of a mesh make up for each other.
+    """
+    settings = [_settings(steps, action[i]) for i, steps in enumerate(shape.steps)]
     made = []
-    for i, steps in enumerate(shape.steps):
-        if steps > 0:
-            values = torch.linspace(-1, 1, max(2, steps))
-        elif steps < 0:
-            top = torch.tensor(float(-steps)).log()
-            here = ((action[i] + 1) / 2 * top).exp().round()
-            near = here + torch.tensor([-4.0, -3, -2, -1, 1, 2, 3, 4])
-            values = 2 * near.clamp(1, -steps).log() / top - 1
-        else:
-            values = action[i] + torch.tensor([-0.2, -0.05, -0.02, -0.005, 0.005, 0.02, 0.05, 0.2])
+    for i, values in enumerate(settings):
         rows = action.repeat(len(values), 1)
         rows[:, i] = values
+        made.append(rows)
+    sides = [i for i, steps in enumerate(shape.steps) if steps < 0]
+    for i, j in combinations(sides, 2):
+        pairs = torch.cartesian_prod(settings[i], settings[j])
+        rows = action.repeat(len(pairs), 1)
+        rows[:, [i, j]] = pairs
         made.append(rows)
     at = len(shape.steps)
     for count in shape.choices:
@@ -149,3 +151,13 @@ def neighbours(shape: ActionShape, action: Tensor) -> Tensor:
         made.append(rows)
         at += count
     return shape.snap(torch.cat(made))
+
+
+def _settings(steps, at):
+    if steps > 0:
+        return torch.linspace(-1, 1, max(2, steps))
+    if steps == 0:
+        return at + torch.tensor([-0.2, -0.05, -0.02, -0.005, 0.005, 0.02, 0.05, 0.2])
+    top = torch.tensor(float(-steps)).log()
+    near = ((at + 1) / 2 * top).exp().round() + torch.tensor([-4.0, -3, -2, -1, 1, 2, 3, 4])
+    return 2 * near.clamp(1, -steps).log() / top - 1

@@ -26,7 +26,6 @@ from hwgen.model_config import ModelConfig
 
 HELD_OUT_NODES = (22, 5)
 HELD_OUT_WORKLOADS = ("smollm2-360m", "smolvlm-500m")
-SAVE_SECONDS = 60
 CASES = 32
 """Archived designs of each scenario that go into agent.pt."""
 
@@ -80,6 +79,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--scenarios", type=int, default=64)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=None, help="stop, resumably, after so much wall time")
+    parser.add_argument("--save-seconds", type=float, default=60, help="wall time between checkpoints")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a hyper-parameter")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -99,7 +99,7 @@ def main(arguments: list[str]) -> None:
         now = time.monotonic()
         if run.step % 100 == 0:
             print(_line(run, now - begun), flush=True)
-        if now - saved > SAVE_SECONDS:
+        if now - saved > options.save_seconds:
             run.save(checkpoint)
             saved = now
         if stop and now > stop:
