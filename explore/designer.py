@@ -61,7 +61,7 @@ class Designer:
 
     def propose(self, problem: Problem, goal: Goals, count: int, generator: torch.Generator, *,
                 rounds: int = 30) -> Tensor:
-        """`count` canonical actions [count, A], the most promising first; no evaluation is spent.
+        """At most `count` canonical actions [N, A] that differ, the most promising first; no evaluation is spent.
 
         Planned in `rounds` from the actor's samples and from good designs of training scenarios.
         """

@@ -114,7 +114,10 @@ class Problem:
 
     def within_clock(self, actions: Tensor) -> Tensor:
         """Canonical actions whose clock is at most what the node and the system allow."""
-        actions, knob = self.canonical(actions), self.codec.labels().index("clock_mhz")
+        actions, labels = self.canonical(actions), self.codec.labels()
+        if "clock_mhz" not in labels:
+            return actions
+        knob = labels.index("clock_mhz")
         low, high = (log(v) for v in self.codec.ordinals[knob].values)
         limit = 2 * (log(clock_limit_mhz(self.scenario)) - low) / (high - low) - 1
         actions[:, knob] = actions[:, knob].clamp(max=max(-1.0, limit - 1e-5))
