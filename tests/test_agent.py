@@ -84,7 +84,7 @@ def test_a_run_from_a_checkpoint_is_the_uninterrupted_run(codec, tmp_path):
     assert same(*(torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("whole", "rest")))
 
 
-TRAIN = ("--scenarios", "2", "--save-seconds", "0", *(f"--set={name}={value}" for name, value in (
+TRAIN = ("--scenarios", "4", "--save-seconds", "0", *(f"--set={name}={value}" for name, value in (
     ("steps", 24), ("batch_designs", 64), ("kept", 64), ("batch", 32), ("model_batch", 32), ("replay", 1000),
     ("warm_up", 2), ("hidden", 16), ("critic_hidden", 16), ("model_hidden", 16), ("discount", 0.5))))
 
