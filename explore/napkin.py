@@ -23,7 +23,9 @@ CLOCK = len(COUNTS)
 """Column of ln Hz, after the counts."""
 _LIMITS = {CLOCK + 9: 20, CLOCK + 10: 24, CLOCK + 11: 16}
 """Column of the fullest tile's words -> ln2 of what instructions can address."""
-HINTS = CLOCK + 13 + len(_LIMITS)
+LIMITS = len(_LIMITS)
+"""The last hints are of limits, each 1 where far broken."""
+HINTS = CLOCK + 13 + LIMITS
 _NEEDED = ("layers", "hidden", "ffn", "heads", "kv_heads", "head_dim", "vocab", "position", "context", "rom_mm2",
            "weight_bytes", "rom_bits_mm2")
 

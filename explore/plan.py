@@ -21,9 +21,11 @@ from explore.surrogate import FIGURES, Surrogate
 
 CARE = 1.5
 """Standard deviation that a surrogate's mean error is taken for; the distribution of errors has long tails."""
-REACH = 0.35
-"""Distance of actions over which what an evaluation taught fades to 1 / e."""
+REACH = 0.4
+"""Distance of derived figures, in standard deviations, over which what an evaluation taught fades to 1 / e."""
 PARENTS = 24
+SURE = 3
+"""Power of the chance that limits are kept: the model's small chances are too large, and its hopes there too high."""
 CAUTION = 3.0
 """Nats that an infeasible design is taken to be worse, where it would be the answer."""
 
@@ -33,7 +35,7 @@ class Forecast:
 
     def __init__(self, surrogate: Surrogate, problem: Problem, goal: Goals):
         self.surrogate, self.goal, self.features = surrogate, goal, problem.features[None]
-        self.known, self.errors = torch.zeros(0, problem.codec.shape.size), torch.zeros(0, FIGURES + 1)
+        self.known, self.errors = None, torch.zeros(0, FIGURES + 1)
         self.best = INFEASIBLE
 
     @torch.no_grad()
@@ -43,8 +45,15 @@ class Forecast:
         real = (outcomes[:, VIOLATION, None] < NO_CHIP).float()
         errors = (outcomes[:, :FIGURES] - figures.mean(0)) * real
         errors = torch.cat([errors, (outcomes[:, VIOLATION] <= 0).float()[:, None] - sound[:, None]], 1)
-        self.known, self.errors = torch.cat([self.known, actions]), torch.cat([self.errors, errors])
+        places = self.surrogate.place(actions, self.features)
+        self.known = places if self.known is None else torch.cat([self.known, places])
+        self.errors = torch.cat([self.errors, errors])
         self.best = best
+
+    @torch.no_grad()
+    def near(self, actions: Tensor, places: Tensor) -> Tensor:
+        """[B, N] from 0 to 1: how much places [N, ...] tell of actions."""
+        return (-torch.cdist(self.surrogate.place(actions, self.features), places) / REACH).exp()
 
     def worth(self, actions: Tensor) -> Tensor:
         """Expected score [B] of designs as answers: the objective, less for the chance that a limit is broken."""
@@ -59,7 +68,8 @@ class Forecast:
         ahead = objective - self.best
         sigmas = ahead / error
         density = (-0.5 * sigmas**2).exp() / sqrt(2 * pi)
-        return kept * error * (density + sigmas * torch.special.ndtr(sigmas)) + 1e-4 * (ahead - CAUTION * (1 - kept))
+        expected = error * (density + sigmas * torch.special.ndtr(sigmas))
+        return kept**SURE * expected + 1e-4 * (ahead - CAUTION * (1 - kept))
 
     @torch.no_grad()
     def _expect(self, actions):
@@ -67,8 +77,8 @@ class Forecast:
         figures, sound = self.surrogate.predict(actions, self.features)
         error = CARE * (self.surrogate.spread + figures.std(0, unbiased=False)) + 1e-4
         figures = figures.mean(0)
-        if len(self.known):
-            near = (-torch.cdist(actions, self.known) / REACH).exp()
+        if self.known is not None:
+            near = self.near(actions, self.known)
             most = near.amax(1, keepdim=True)
             weight = near**3
             shift = most * (weight @ self.errors) / weight.sum(1, keepdim=True).clamp(min=1e-9)

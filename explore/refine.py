@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from explore.goal import Goals, score
-from explore.plan import REACH, Forecast, first_of_each, neighbours, plan
+from explore.plan import Forecast, first_of_each, neighbours, plan
 from explore.practice import mutate
 from explore.problem import Problem
 from explore.surrogate import Surrogate
@@ -42,7 +42,7 @@ class Found:
 
 
 def refine(problem: Problem, goal: Goals, start: Tensor | Found, evaluations: int, generator: torch.Generator, *,
-           surrogate: Surrogate | None = None, batch: int = 6,
+           surrogate: Surrogate | None = None, batch: int = 4,
            on_round: Callable[[Found], None] | None = None) -> Found:
     """Spends exactly `evaluations`, `batch` at a time, and returns what they found.
 
@@ -50,7 +50,7 @@ def refine(problem: Problem, goal: Goals, start: Tensor | Found, evaluations: in
     are not evaluated again.
     """
     known = start if isinstance(start, Found) else evaluated(problem, goal, problem.canonical(start[:1]))
-    ahead = start.actions if isinstance(start, Found) else problem.canonical(start)
+    ahead = pool = start.actions if isinstance(start, Found) else problem.canonical(start)
     before = 0 if known is not start else len(known.scores)
     forecast = Forecast(surrogate, problem, goal) if surrogate else None
     news = known
@@ -58,14 +58,14 @@ def refine(problem: Problem, goal: Goals, start: Tensor | Found, evaluations: in
         elite = known.actions[known.scores.argsort(descending=True)[:ELITE]]
         if forecast:
             forecast.learn(news.actions, news.outcomes, float(known.scores.max()))
-            ahead = plan(problem, forecast.gain, torch.cat([elite, ahead[:2 * ELITE]]), generator, rounds=ROUNDS,
-                         children=CHILDREN)
+            ahead = plan(problem, forecast.gain, torch.cat([elite, ahead[:2 * ELITE], pool]), generator,
+                         rounds=ROUNDS, children=CHILDREN)
         else:
             ahead = _around(problem, elite, generator)
         fresh = _unseen(ahead, known.actions)
         if len(fresh) < count:
             fresh = torch.cat([fresh, _unseen(_around(problem, elite, generator), torch.cat([known.actions, fresh]))])
-        chosen = _apart(fresh, forecast.gain(fresh), count) if forecast else fresh[:count]
+        chosen = _apart(forecast, fresh, count) if forecast else fresh[:count]
         if len(chosen) < count:
             chosen = torch.cat([chosen, problem.random_actions(count - len(chosen), generator)])
         news = evaluated(problem, goal, chosen)
@@ -98,13 +98,13 @@ def _unseen(actions, known):
     return every[first[first >= len(known)]]
 
 
-def _apart(actions, gains, count):
+def _apart(forecast, actions, count):
     """`count` actions of large gain, each discounted by how near it is to those taken before."""
-    taken = []
+    taken, gains = [], forecast.gain(actions)
     gains = gains - gains.min() + 1e-9
+    near = forecast.near(actions, forecast.surrogate.place(actions, forecast.features))
     for _ in range(min(count, len(actions))):
-        pick = int(gains.argmax())
-        taken.append(pick)
-        gains = gains * (1 - (-torch.cdist(actions, actions[pick: pick + 1])[:, 0] / REACH).exp())
+        taken.append(int(gains.argmax()))
+        gains = gains * (1 - near[:, taken[-1]])
         gains[taken] = -1
     return actions[taken]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from explore.goal import NO_CHIP, VIOLATION
-from explore.napkin import CLOCK, COUNTS, CYCLES, HINTS, Napkin
+from explore.napkin import CLOCK, COUNTS, CYCLES, HINTS, LIMITS, Napkin
 from explore.networks import Ensemble
 from explore.problem import OBSERVATIONS
 
@@ -54,7 +54,13 @@ class Surrogate:
     def predict(self, actions: Tensor, features: Tensor) -> tuple[Tensor, Tensor]:
         """(ln tok/s, ln W and ln mm2 [members, B, 3], chance that the chip can be built [B]); features [B or 1, F]."""
         counts, broken, hints = self._forward(actions, features)
-        return self._figures(counts, hints, features), torch.sigmoid(-broken).mean(0)
+        # What is far too large by the napkin cannot be built, whatever a network says so far from what it has seen.
+        fits = (hints[:, -LIMITS:] < 1).all(1)
+        return self._figures(counts, hints, features), torch.sigmoid(-broken).mean(0) * fits
+
+    def place(self, actions: Tensor, features: Tensor) -> Tensor:
+        """Where designs lie for the model [B, HINTS]: errors of designs that lie near each other are alike."""
+        return self.scaled(self.napkin(actions, features))
 
     def scaled(self, hints: Tensor) -> Tensor:
         """Hints as a network takes them."""
