@@ -16,15 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.explore_queries import regret_of
+from bench.explore_queries import long_search
 from explore.action import Codec
 from explore.archive import hypervolume
 from explore.ask_tell import AskTell
 from explore.baselines import METHODS
 from explore.designer import SHIPPED, Designer
 from explore.environment import ChipEnvironment
-from explore.goal import INFEASIBLE, draw_goals, score
-from explore.practice import random_actions
+from explore.goal import INFEASIBLE, draw_goals, regret, score
 from explore.problem import Problem, observe
 from explore.refine import refine
 from explore.scenario import GOALS, Scenario
@@ -76,8 +75,7 @@ def by_policy_alone(designer: Designer) -> Callable:
 def by_random_policy(problem, evaluations, seed):
     """The same refinement from random proposals, with no surrogate."""
     generator = torch.Generator().manual_seed(seed)
-    first = random_actions(problem.codec.shape, max(1, evaluations // 4), generator)
-    found = refine(problem, problem.goal, first, evaluations, generator)
+    found = refine(problem, problem.goal, problem.random_actions(evaluations, generator), evaluations, generator)
     return found.scores, found.outcomes
 
 
@@ -141,9 +139,14 @@ def measure(scenarios: Sequence[Scenario], runs: dict[str, Callable], codec: Cod
                     on_run(row)
         best = max(row["score"] for row in mine)
         if known:
-            best = max(best, float(search(problem, None, known, seed=seeds).scores.max()))
+            best = max(best, float(long_search(problem, problem.goal, known, seeds).max()))
         rows += [row | {"regret": regret_of(row["score"], best)} for row in mine]
     return rows
+
+
+def regret_of(found: float, best: float) -> float:
+    """Share of the weighted product that is lost, from 0."""
+    return float(regret(torch.tensor(found), torch.tensor(best)).clamp(min=0))
 
 
 def iqm(values) -> float:

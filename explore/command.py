@@ -13,12 +13,12 @@ from explore.baselines.heuristic import largest_fastest
 from explore.design_file import design_yaml
 from explore.designer import SHIPPED, Designer
 from explore.formats import format_note
-from explore.goal import INFEASIBLE, PRESETS
+from explore.goal import INFEASIBLE
 from explore.node import node_sizes
 from explore.paper_design import PAPER_ROWS, compare
 from explore.problem import Problem
 from explore.report import evaluations_jsonl, figures_of, front_csv, front_svg, report_html
-from explore.scenario import Scenario
+from explore.scenario import GOALS, Scenario
 from explore.search import Search, refusal, search
 from explore.space import Space
 from explore.workload import Workload, read_workload
@@ -31,14 +31,14 @@ SCORE_DIGITS = 6
 
 def parse_goal(text: str) -> tuple[float, float, float]:
     """Weights of a preset's name or of "W_PERF,W_POWER,W_AREA". Raises HwgenError for any other text."""
-    if text in PRESETS:
-        return PRESETS[text]
+    if text in GOALS:
+        return GOALS[text]
     try:
         weights = tuple(float(part) for part in text.split(","))
     except ValueError:
         weights = ()
     if len(weights) != 3:
-        raise HwgenError(f"Goal must be {', '.join(PRESETS)} or W_PERF,W_POWER,W_AREA, not {text!r}")
+        raise HwgenError(f"Goal must be {', '.join(GOALS)} or W_PERF,W_POWER,W_AREA, not {text!r}")
     if min(weights) < 0 or not abs(sum(weights) - 1) <= 1e-6:
         raise HwgenError(f"Goal must be three weights from 0 that sum to 1, not {text!r}")
     return weights

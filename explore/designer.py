@@ -1,6 +1,5 @@
 """The shipped agent at work: from a scenario to designs, with no evaluation, few or many."""
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +11,7 @@ from explore.action import Codec, Part
 from explore.agent import FORMAT, Agent, read_saved
 from explore.goal import Goals
 from explore.napkin import Napkin
+from explore.plan import PARENTS, Forecast, plan
 from explore.problem import OBSERVATIONS, Problem, scenario_features
 from explore.refine import Found, refine
 from explore.scenario import Scenario
@@ -20,6 +20,9 @@ from explore.state import GOAL_FEATURES, state_rows
 from explore.workload import read_workload
 from hwgen.errors import HwgenError
 
+SAMPLES = 256
+"""Actions that the policy is asked for before planning."""
+ISLANDS = 3
 SHIPPED = Path(__file__).parent / "trained" / "agent.pt"
 
 
@@ -29,6 +32,7 @@ class Designer:
 
     agent: Agent
     codec: Codec
+    cases: Tensor
 
     @classmethod
     def load(cls, path: Path = SHIPPED, space: Space | None = None) -> "Designer":
@@ -40,9 +44,9 @@ class Designer:
         except (KeyError, TypeError, ValueError) as error:
             raise HwgenError(f"Agent {str(path)!r} must be trained for this space of designs: {error}") from None
         names = tuple(scenario_features(Scenario(read_workload("stories260k"), 28, context=64)))
-        features = len(names)
-        width = features + len(GOAL_FEATURES) + 1 + codec.shape.size + len(OBSERVATIONS)
-        return cls(Agent.load_policy(path, width, codec.shape, features, Napkin(codec, names)), codec)
+        width = len(names) + len(GOAL_FEATURES) + 1 + codec.shape.size + len(OBSERVATIONS)
+        agent, cases = Agent.load_policy(path, width, codec.shape, Napkin(codec, names))
+        return cls(agent, codec, cases)
 
     @cached_property
     def _nothing(self) -> Tensor:
@@ -55,17 +59,17 @@ class Designer:
         """The state in which nothing was evaluated."""
         return state_rows(problem.features, goal, self._nothing)
 
-    def propose(self, problem: Problem, goal: Goals, count: int, generator: torch.Generator) -> Tensor:
-        """`count` canonical actions, the most promising first; no evaluation is spent."""
-        return problem.canonical(self.agent.propose(self.state(problem, goal), goal, count, generator))
+    def propose(self, problem: Problem, goal: Goals, count: int, generator: torch.Generator, *,
+                rounds: int = 30) -> Tensor:
+        """At most `count` canonical actions [N, A] that differ, the most promising first; no evaluation is spent.
 
-    def worth_of(self, problem: Problem, goal: Goals) -> Callable[[Tensor], Tensor]:
-        """Actions -> expected scores, by the surrogate."""
-        state = self.state(problem, goal)
-        return lambda actions: self.agent.worth(state, goal, actions)
+        Planned in `rounds` from the actor's samples and from good designs of training scenarios.
+        """
+        samples = self.agent.candidates(self.state(problem, goal), SAMPLES, generator)
+        worth = Forecast(self.agent.surrogate, problem, goal).worth
+        return plan(problem, worth, torch.cat([samples, self.cases]), generator, rounds=rounds, islands=ISLANDS)[:count]
 
-    def refine(self, problem: Problem, goal: Goals, evaluations: int, generator: torch.Generator, **options) -> Found:
-        """Proposals and `evaluations` to better them."""
-        proposals = self.propose(problem, goal, max(1, evaluations // 4), generator)
-        return refine(problem, goal, proposals, evaluations, generator,
-                      worth=self.worth_of(problem, goal), **options)
+    def refine(self, problem: Problem, goal: Goals, evaluations: int, generator: torch.Generator) -> Found:
+        """Proposals, and what `evaluations` make of them."""
+        proposals = self.propose(problem, goal, ISLANDS * PARENTS, generator)
+        return refine(problem, goal, proposals, evaluations, generator, surrogate=self.agent.surrogate)

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-PRESETS = {"high-performance": (0.4, 0.4, 0.2), "low-power": (0.2, 0.6, 0.2)}
-"""Weights of performance, power and area."""
+from explore.scenario import GOALS
+
 TOK_S, POWER, AREA, LATENCY, VIOLATION = range(5)
 """Columns of an outcome: ln tok/s, ln W, ln mm2, ln s per token, summed relative violation of what physics forbids."""
 OUTCOMES = 5
@@ -59,6 +59,11 @@ def score_all(outcomes: Tensor, goals: Goals) -> Tensor:
     return score(outcomes[None], Goals(goals.weights[:, None], goals.budgets[:, None]))
 
 
+def regret(found: Tensor, best: Tensor) -> Tensor:
+    """1 - exp(J - J_best): the share of the weighted product that is lost; 1 for an infeasible design."""
+    return 1 - (found - best).exp()
+
+
 def draw_goals(count: int, generator: torch.Generator, witness: Tensor | None = None, budgets: float = 0.5) -> Goals:
     """Random goals: a quarter each of the two presets, else weights spread over the simplex.
 
@@ -72,7 +77,7 @@ def draw_goals(count: int, generator: torch.Generator, witness: Tensor | None = 
     weights = _LEAST_WEIGHT + (1 - 3 * _LEAST_WEIGHT) * spread / spread.sum(1, keepdim=True)
     kind = uniform(count, 1)
     for edge, name in ((0.5, "low-power"), (0.25, "high-performance")):
-        weights = torch.where(kind < edge, torch.tensor(PRESETS[name]), weights)
+        weights = torch.where(kind < edge, torch.tensor(GOALS[name]), weights)
     limits = torch.full((count, 3), float("inf"))
     if witness is not None:
         kept = (uniform(count, 1) < budgets) & (uniform(count, 3) < 2 / 3) & (witness[:, VIOLATION, None] <= 0)

@@ -1,9 +1,11 @@
 """Rough figures of a design, as one would write on a napkin: what critics and surrogate see besides the knobs.
 
-Rows over multipliers for time, gates for area, clocked gates for power. The networks learn what is wrong with them;
-the evaluator (`explore/evaluate.py`) is neither asked nor imported, and every choice here is free of consequence for
-what a design is worth.
+Rows over multipliers for time, gates and bits for area, reads and clocked gates for energy. The networks learn what is
+wrong with them; the evaluator (`explore/evaluate.py`) is neither asked nor imported, and every choice here is free of
+consequence for what a design is worth.
 """
+
+from math import log
 
 import torch
 from torch import Tensor
@@ -11,72 +13,193 @@ from torch import Tensor
 from explore.action import Codec
 from hwgen.design import SHARES
 
-HINTS = 16
-_NEEDED = ("ln_layers", "ln_hidden", "ln_ffn", "ln_heads", "ln_kv_heads", "ln_head_dim", "ln_vocab", "ln_position",
-           "ln_context", "ln_rom_mm2", "ln_cache_mm2", "ln_gates_mm2", "ln_sram_bits_mm2", "ln_energy_scale",
-           "ln_leakage_pw_gate", "ln_leakage_pw_sram_bit", "ln_leakage_pw_rom_bit", "ln_rom_fj_bit", "ln_macs",
-           "ln_rom_bits_mm2")
+COUNTS = ("embedding", "projections", "attention", "feed_forward", "head", "gathers", "gates", "sram_bits", "rom_bits",
+          "rom_reads", "work", "network", "flip_flops")
+"""What a design takes, whatever the node: cycles of a token by what they go to; gates; bits; of a token, bits read from
+ROM, pJ at 45 nm of units and of the network; and what draws power at every clock."""
+CYCLES = 6
+"""The first counts are cycles."""
+CLOCK = len(COUNTS)
+"""Column of ln Hz, after the counts."""
+_LIMITS = {CLOCK + 9: 20, CLOCK + 10: 24, CLOCK + 11: 16}
+"""Column of the fullest tile's words -> ln2 of what instructions can address."""
+LIMITS = len(_LIMITS)
+"""The last hints are of limits, each 1 where far broken."""
+HINTS = CLOCK + 13 + LIMITS
+_NEEDED = ("layers", "hidden", "ffn", "heads", "kv_heads", "head_dim", "vocab", "position", "context", "rom_mm2",
+           "weight_bytes", "rom_bits_mm2")
 
 
 class Napkin:
-    """`features`: names of a scenario's features in their order."""
+    """`names`: those of a scenario's features, in their order."""
 
-    def __init__(self, codec: Codec, features: tuple[str, ...]):
-        self.codec, self.at = codec, [features.index(name) for name in _NEEDED]
+    def __init__(self, codec: Codec, names: tuple[str, ...]):
+        self.codec, self.names = codec, names
+        self._at = [names.index(f"ln_{name}") for name in _NEEDED]
 
     def __call__(self, actions: Tensor, features: Tensor) -> Tensor:
-        """[B, 16] for actions [B, A] and features [B, F] or [1, F]: logarithms, differentiable.
+        """[B, HINTS] for actions [B, A] and features [B, F] or [1, F]: logarithms, differentiable.
 
-        First speed, power and area as estimated, then tiles, clock, sides, MACs and lanes a cycle, cycles of each part,
-        SRAM, clocked and leaking power.
+        First the `COUNTS` as estimated; then clock, tiles, sides, MACs and lanes a cycle, the fewest lanes, tiles with
+        attention, copies of the cache, and of the fullest tile heads, words of cache, ROM and vector memory, and rows;
+        last, by how much those words pass what can be addressed, from -1 (20 % below) to 1.
         """
-        f = dict(zip((n.removeprefix("ln_") for n in _NEEDED), features[:, self.at].exp().unbind(1), strict=True))
-        v = self.codec.numbers(actions)
-        tiles = (v["width"] * v["height"])[:, None]
-        nodes = tiles * v["part"] / v["part"].sum(1, keepdim=True).clamp(min=1e-3)
-        nodes = nodes * (nodes.detach() >= 0.5)
-        present = (nodes > 0).float()
-        vlen, lanes = v["vlen"], v["lanes"]
-        weight = {name: vlen * v[name] * present for name in SHARES}
-        few_lanes = torch.where(present > 0, lanes, torch.full_like(lanes, 64.0)).amin(1)
-        able = (nodes * (weight["attention"] > 0)).sum(1).clamp(min=1)
-        parts = self._cycles(f, v, weight, nodes, vlen, few_lanes, able)
-        layers = f["layers"]
-        cycles = sum(parts) + layers * 300
-        hertz = v["clock_mhz"].exp() * 1e6
-        tok_s = hertz / cycles
-        wires = v["flit_bits"] * (v["buffer_flits"] * 12 + 155)
-        gates = (nodes * (40_000 + 595 * vlen + 15_500 * lanes + 1500 * v["fetch"] + 2300 * v["stations"])).sum(1)
-        gates = gates + tiles[:, 0] * wires
-        copies = (able / f["kv_heads"]).clamp(min=1).minimum(f["heads"] / f["kv_heads"])
-        vector_bits = 32 * tiles[:, 0] * (3 * f["hidden"] + f["ffn"] + 2 * f["heads"] * f["head_dim"] + f["context"])
-        vector_bits = vector_bits + 32 * layers * f["kv_heads"] * copies * f["context"]
-        sram = f["cache_mm2"] * copies * f["sram_bits_mm2"] + vector_bits
-        area = gates / f["gates_mm2"] + sram / f["sram_bits_mm2"] + f["rom_mm2"]
-        clocked = gates * 1.08e-15 * f["energy_scale"] * hertz
-        leaking = 1e-12 * (gates * f["leakage_pw_gate"] + sram * f["leakage_pw_sram_bit"]
-                           + f["rom_mm2"] * f["rom_bits_mm2"] * f["leakage_pw_rom_bit"])
-        work = tok_s * f["macs"] * (2e-12 * f["energy_scale"] + 8.25e-15 * f["rom_fj_bit"])
-        figures = [tok_s, clocked + leaking + work, area, tiles[:, 0], hertz, v["width"] + v["height"],
-                   (nodes * vlen).sum(1), (nodes * lanes).sum(1), few_lanes, *parts, sram, clocked, leaking]
-        return torch.stack([x.expand(len(actions)) for x in figures], 1).clamp(min=1e-12).log()
+        f = dict(zip(_NEEDED, features[:, self._at].exp()[:, :, None].unbind(1), strict=True))
+        rough = _Rough(f, self.codec.numbers(actions), self._multicast(actions))
+        cycles, silicon = rough.cycles(), rough.silicon()
+        columns = [*cycles, *silicon, *rough.energy(), *rough.sizes()]
+        logs = torch.stack([x.expand(len(actions)) for x in columns], 1).clamp(min=1e-3).log()
+        limits = logs.new_tensor([bits * log(2) for bits in _LIMITS.values()])
+        return torch.cat([logs, ((logs[:, list(_LIMITS)] - limits) / 0.2).clamp(-1, 1)], 1)
 
-    @staticmethod
-    def _cycles(f, v, weight, nodes, vlen, few_lanes, able):
-        """Cycles of q, k and v; of o and the feed-forward part; of the head; of attention with vectors and gathers."""
-        def rows(count, name, *lengths):
-            total = (weight[name] * nodes).sum(1, keepdim=True).clamp(min=1e-3)
-            exact = count[:, None] * weight[name] / total
-            most = exact + (exact.detach().ceil() - exact.detach())
-            return (most * sum((length[:, None] / vlen).clamp(min=1) for length in lengths)).amax(1)
+    def _multicast(self, actions):
+        labels = self.codec.labels()
+        if "multicast=True" not in labels:
+            return actions.new_ones(len(actions), dtype=torch.bool)
+        return actions[:, labels.index("multicast=True")] > 0.5
 
-        out, layers = f["heads"] * f["head_dim"], f["layers"]
-        qkv = layers * rows(out + 2 * f["kv_heads"] * f["head_dim"], "attention", f["hidden"])
-        feed = layers * (rows(f["hidden"], "ffn", out, f["ffn"]) + 2 * rows(f["ffn"], "ffn", f["hidden"]))
-        head = rows(f["vocab"], "vocabulary", f["hidden"])
-        widest = torch.where(weight["attention"] > 0, vlen, torch.ones_like(vlen)).amax(1)
-        heads = (f["heads"] / able.minimum(f["heads"])).detach().ceil()
-        score = 2 * f["position"] * (f["head_dim"] / widest).clamp(min=1) + 3 * f["position"] / few_lanes
-        vectors = (6 * f["hidden"] + out + f["ffn"]) / few_lanes + 120
-        words = (2 * f["hidden"] + out + f["ffn"]) / (v["flit_bits"] / 32) + 10 * (v["width"] + v["height"])
-        return qkv, feed, head, layers * (heads * score + vectors + words)
+
+class _Rough:
+    """`f`: sizes of the workload [B or 1, 1]; `v`: knobs [B] of the chip, [B, K] of tile classes; `multicast` [B]."""
+
+    def __init__(self, f, v, multicast):
+        self.f, self.v, self.multicast = f, v, multicast
+        self.tiles, self.out = v["width"] * v["height"], f["heads"] * f["head_dim"]
+        self.nodes = _split(self.tiles[:, None], v["part"])
+        self.on = (self.nodes.detach() > 0).to(self.nodes)
+        self.layers, self.group = f["layers"][:, 0], f["heads"] / f["kv_heads"]
+        weight = {name: v["vlen"] * v[name] * self.on for name in SHARES}
+        self.mean, self.most = {}, {}
+        for name, rows, share in (("qkv", self.out + 2 * f["kv_heads"] * f["head_dim"], "attention"),
+                                  ("hidden", f["hidden"], "ffn"), ("ffn", f["ffn"], "ffn"),
+                                  ("vocab", f["vocab"], "vocabulary")):
+            total = (weight[share] * self.nodes).sum(1, keepdim=True).clamp(min=1e-3)
+            self.mean[name] = rows * weight[share] / total
+            self.most[name] = _up(self.mean[name])
+        self.speaks = (self.mean["vocab"] > 0).to(self.nodes)
+        self.copied = torch.where(multicast, torch.ones_like(self.tiles), self.tiles)
+        self.senders = (self.nodes * (self.mean["hidden"] > 0)).sum(1).clamp(min=1)
+        self._place_heads(weight["attention"])
+
+    def _place_heads(self, weight):
+        f = self.f
+        holds = (weight.detach() > 0).to(self.nodes)
+        self.able = (self.nodes * holds).sum(1, keepdim=True).clamp(min=1)
+        self.copies = (self.able / f["kv_heads"]).detach().floor().clamp(min=1).minimum(self.group)
+        every = f["kv_heads"] * self.copies
+        total = (weight * self.nodes).sum(1, keepdim=True).clamp(min=1e-3)
+        self.units = torch.where(self.able > every, holds, holds * _up(every * weight / total))
+        self.heads = _up(self.units * self.group / self.copies)
+        self.caches = torch.where(self.able > every, holds * _up(every * f["layers"] / self.able),
+                                  self.units * f["layers"])
+        self.blocks = (f["head_dim"] / 32).clamp(min=1)
+        self.head_words = self.words(f["head_dim"]) * f["position"] + f["head_dim"] * self.words(f["position"])
+        self.softmax = f["position"] / self.v["lanes"] * (1 + 2 * self.blocks)
+        self.norm = 3 * f["hidden"] / self.v["lanes"]
+
+    def words(self, length):
+        return _up(length / self.v["vlen"])
+
+    def slowest(self, x):
+        return (x * self.on).amax(1)
+
+    def cycles(self):
+        """Cycles [B] of each part."""
+        f, v, mean, most = self.f, self.v, self.mean, self.most
+        lanes = v["lanes"]
+        self.per_flit = v["flit_bits"] / 32
+        self.long = (v["buffer_flits"] - 64 / v["flit_bits"]).clamp(min=1)
+        self.few = torch.where(self.on > 0, lanes, torch.full_like(lanes, 64.0)).amin(1)
+        self.pace = ((self.per_flit + self.few - self.per_flit.minimum(self.few)) / self.few).clamp(min=1)
+        attention = self.slowest(torch.maximum(self.heads * self.head_words + self.softmax,
+                                               self.heads * self.softmax + self.head_words))
+        projections = self.slowest((self.norm + most["qkv"] * self.words(f["hidden"])) * (mean["qkv"] > 0))
+        projections = projections + self.slowest(
+            (self.out / lanes + most["hidden"] * (self.words(self.out) + 2 / lanes)) * (mean["hidden"] > 0))
+        feed = self.slowest((self.norm + 2 * most["ffn"] * self.words(f["hidden"])) * (mean["ffn"] > 0))
+        down = self.slowest((f["ffn"] / lanes + most["hidden"] * (self.words(f["ffn"]) + 2 / lanes))
+                            * (mean["hidden"] > 0))
+        head = self.slowest((self.norm + f["vocab"] / 1e3 + most["vocab"] * (self.words(f["hidden"]) + 1 / lanes))
+                            * self.speaks) + 4 * self.tiles
+        (x_time, x_flits), (h_time, h_flits) = self._gather(most["hidden"]), self._gather(most["ffn"], 32)
+        a_time, a_flits = self._gather(self.heads * f["head_dim"], f["head_dim"])
+        self.sent = self.layers * (2 * x_flits + a_flits + h_flits)
+        turns = 2 * x_time + a_time + torch.maximum(h_time - 0.75 * feed, 0.25 * h_time)
+        settle = 14 + v["width"] + v["height"]
+        piece = (f["hidden"][:, 0] / self.senders / self.per_flit).clamp(min=1) * (1 + 1 / self.long)
+        first = torch.maximum(f["hidden"][:, 0] + self.senders, self.senders * piece * (1 + self.copied)) + settle
+        return (first, self.layers * projections, self.layers * attention, self.layers * (feed + down), head,
+                self.layers * (turns + 5 * settle))
+
+    def _gather(self, rows, chunk=None):
+        """(cycles, flits) [B] of a message of `rows` words [B, K] from every tile to all, in pieces of `chunk`."""
+        piece = rows if chunk is None else torch.minimum(rows, torch.ones_like(rows) * chunk)
+        flits = _up(piece / self.per_flit[:, None])
+        flits = (flits + _up(flits / self.long[:, None])) * (rows / piece.clamp(min=1e-3)) * (rows > 0)
+        every = (flits * self.nodes).sum(1)
+        paced = every * self.pace
+        return torch.where(self.multicast, paced, torch.maximum(paced, self.slowest(flits) * self.tiles)), every
+
+    def silicon(self):
+        """Gates, bits of SRAM and bits of ROM [B]."""
+        f, v, mean, most = self.f, self.v, self.mean, self.most
+        self.router = v["flit_bits"] * (v["buffer_flits"] * 40 + 50) + 250 * v["buffer_flits"]
+        tile = 43_000 + 615 * v["vlen"] + 14_300 * v["lanes"] + 1600 * v["fetch"] + 1900 * v["stations"]
+        gates = (self.nodes * tile).sum(1) + self.tiles * self.router
+        self.cache = self.caches * (f["context"] * self.words(f["head_dim"]) + f["head_dim"] * self.words(f["context"]))
+        vectors = (2 + 2 * self.speaks) * f["hidden"] + self.out + f["ffn"]
+        vectors = vectors + f["head_dim"] * (2 * self.heads + 2 * self.units + 3)
+        vectors = vectors + f["context"] * (self.heads.clamp(max=2) + self.caches * self.blocks)
+        rows = most["qkv"] + 2 * most["hidden"] + 4 * most["ffn"] + most["vocab"]
+        self.vectors = (vectors + rows) * self.on
+        self.weights = f["layers"] * (mean["qkv"] * self.words(f["hidden"]) + 2 * mean["ffn"] * self.words(f["hidden"])
+                                      + mean["hidden"] * (self.words(self.out) + self.words(f["ffn"])))
+        self.weights = self.weights + mean["vocab"] * self.words(f["hidden"])
+        self.width = 8 * (v["vlen"] + (v["vlen"] / 32).clamp(min=1))
+        operands = (2 * f["hidden"] + self.out + f["ffn"] + f["context"] * self.blocks) / v["vlen"]
+        sram = (self.nodes * (32 * self.vectors + (self.cache + operands) * self.width)).sum(1)
+        copied = self.copied[:, None]
+        program = f["layers"] * (20 + 2 * self.units + self.heads * (6 + copied) + 2 * copied
+                                 + _up(most["ffn"] / 24) * (4 + copied))
+        program = program + (self.senders * (2 + self.copied))[:, None] * self.speaks
+        self.programs = 128 * (self.nodes * program).sum(1)
+        self.read = (self.nodes * self.weights * self.width).sum(1)
+        stored = (f["rom_mm2"] * f["rom_bits_mm2"])[:, 0] + self.programs
+        return gates, sram, stored + (self.read - 8 * f["weight_bytes"][:, 0]).clamp(min=0)
+
+    def energy(self):
+        """Bits read from ROM, pJ of units, pJ of the network, and clocked flip-flops [B]."""
+        f, v = self.f, self.v
+        held = (self.caches / (self.units * f["layers"]).clamp(min=1e-6)).clamp(max=1)
+        kv = self.heads * self.head_words * held * f["layers"]
+        root = (self.cache.clamp(min=64) * self.width / 65536).sqrt()
+        vector = f["layers"] * (2 * self.norm + f["ffn"] / v["lanes"] + self.heads * self.softmax)
+        work = 0.233 * (self.weights + kv) * v["vlen"] + 0.16 * kv * self.width * root
+        work = work + vector * (30 * v["lanes"] + 12)
+        apart = ((v["width"] + v["height"]) / 3).clamp(min=1)
+        links = torch.where(self.multicast, self.tiles, self.tiles * apart)
+        written = 0.16 * v["flit_bits"][:, None] * (self.vectors.clamp(min=64) / 2048).sqrt()
+        network = self.sent * ((self.nodes * written).sum(1) + links * self.router * 1e-4)
+        flops = 3500 + 25 * v["vlen"] + 600 * v["lanes"] + 150 * v["fetch"] + 180 * v["stations"]
+        clocked = (self.nodes * flops).sum(1) + 0.11 * self.tiles * self.router
+        return self.read + self.programs, (self.nodes * work).sum(1), network, clocked
+
+    def sizes(self):
+        """What else tells designs apart."""
+        v = self.v
+        return (v["clock_mhz"].exp() * 1e6, self.tiles, v["width"] + v["height"], (self.nodes * v["vlen"]).sum(1),
+                (self.nodes * v["lanes"]).sum(1), self.few, self.able[:, 0], self.copies[:, 0],
+                self.slowest(self.heads), self.slowest(self.cache), self.slowest(self.weights),
+                self.slowest(self.vectors), self.slowest(self.most["hidden"]))
+
+
+def _up(x: Tensor) -> Tensor:
+    """Rounded up; gradients pass."""
+    return x + ((x - 1e-5).ceil() - x).detach()
+
+
+def _split(count: Tensor, part: Tensor) -> Tensor:
+    """Whole numbers of tiles [B, K] that share out `count` [B, 1]."""
+    edges = count * (part / part.sum(1, keepdim=True).clamp(min=1e-6)).cumsum(1)
+    edges = edges + (edges.round() - edges).detach()
+    return torch.cat([edges[:, :1], edges.diff(dim=1)], 1)

@@ -8,13 +8,16 @@ from torch.nn import functional as F
 
 from explore.archive import Archive
 from explore.goal import VIOLATION, Goals, draw_goals
+from explore.napkin import Napkin
 from explore.networks import ActionShape
 from explore.state import state_rows
 
 _NICHES = 256
 """Goals for which an archive keeps its best; goals drawn in training are served by the nearest of these."""
-_FIRST = 2048
+FIRST = 2048
 """Random designs that an archive begins with."""
+RATES = (0.03, 0.06, 0.12)
+"""Shares of an action's knobs that a child changes, in turn."""
 
 
 class Practice:
@@ -24,12 +27,12 @@ class Practice:
     """
 
     def __init__(self, name: str, features: Tensor, shape: ActionShape, observations: int,
-                 evaluate: Callable[[Tensor], Tensor], *, seed: int = 0, hints: Callable | None = None,
+                 evaluate: Callable[[Tensor], Tensor], *, hints: Napkin, seed: int = 0,
                  canonical: Callable[[Tensor], Tensor] = lambda actions: actions):
         self.hints, self.canonical = hints, canonical
         self.name, self.features, self.shape, self.evaluate = name, features, shape, evaluate
         generator = torch.Generator().manual_seed(seed)
-        actions = self.random_actions(_FIRST, generator)
+        actions = self.random_actions(FIRST, generator)
         first = self.evaluate(actions)
         self.archive = Archive(draw_goals(_NICHES, generator, _witnesses(first, generator), budgets=0.4), shape.size)
         self.recent = torch.zeros(1, 1 + shape.size + observations)
@@ -49,11 +52,12 @@ class Practice:
         """States in which nothing was evaluated yet."""
         return state_rows(self.features, goals, torch.zeros(len(goals), self.recent.shape[1]))
 
-    def mutate(self, goals: Goals, generator: torch.Generator) -> Tensor:
-        """Children of the archived designs that serve `goals` best, some crossed with other archived designs."""
-        parents = self.archive.actions[self.archive.best(goals)[1]]
-        others = self.archive.actions[torch.randint(len(self.archive.actions), (len(goals),), generator=generator)]
-        return self.canonical(mutate(self.shape, parents, generator, others))
+    def breed(self, count: int, generator: torch.Generator) -> Tensor:
+        """Children of archived designs, some crossed with other archived ones."""
+        pick, mate = (torch.randint(len(self.archive.actions), (count,), generator=generator) for _ in range(2))
+        rate = RATES[int(torch.randint(len(RATES), (), generator=generator))]
+        return self.canonical(mutate(self.shape, self.archive.actions[pick], generator, self.archive.actions[mate],
+                                     rate=rate))
 
     def learn(self, actions: Tensor, outcomes: Tensor) -> None:
         self.archive.add(actions, outcomes)

@@ -13,7 +13,7 @@ from explore.evaluate import Evaluation, evaluate
 from explore.goal import NO_CHIP, Goals
 from explore.limits import Reason, clock_limit_mhz
 from explore.napkin import Napkin
-from explore.practice import Practice
+from explore.practice import Practice, random_actions
 from explore.scenario import Scenario
 from explore.space import Space
 
@@ -107,6 +107,21 @@ class Problem:
     def canonical(self, actions: Tensor) -> Tensor:
         """Actions that stand for the same chips, equal for equal ones."""
         return self.codec.actions(canonical(self.space, self.codec.designs(actions)))
+
+    def random_actions(self, count: int, generator: torch.Generator) -> Tensor:
+        """Canonical ones, uniform over the settings of every knob."""
+        return self.canonical(random_actions(self.codec.shape, count, generator))
+
+    def within_clock(self, actions: Tensor) -> Tensor:
+        """Canonical actions whose clock is at most what the node and the system allow."""
+        actions, labels = self.canonical(actions), self.codec.labels()
+        if "clock_mhz" not in labels:
+            return actions
+        knob = labels.index("clock_mhz")
+        low, high = (log(v) for v in self.codec.ordinals[knob].values)
+        limit = 2 * (log(clock_limit_mhz(self.scenario)) - low) / (high - low) - 1
+        actions[:, knob] = actions[:, knob].clamp(max=max(-1.0, limit - 1e-5))
+        return actions
 
     @cached_property
     def hints(self) -> Napkin:

@@ -11,7 +11,7 @@ from explore.climb import climb
 from explore.designer import Designer
 from explore.evaluate import Evaluation
 from explore.goal import INFEASIBLE, Goals, draw_goals, score
-from explore.practice import mutate, random_actions
+from explore.practice import mutate
 from explore.problem import OBSERVATIONS, Problem
 from explore.refine import Found, refine
 from explore.scenario import Scenario
@@ -75,7 +75,7 @@ def search(problem: Problem, designer: Designer | None, evaluations: int, *, see
     if designer:
         first.append(designer.propose(problem, own, PROPOSALS - sum(map(len, first)), generator))
     else:
-        first.append(problem.canonical(random_actions(shape, PROPOSALS, generator)))
+        first.append(problem.random_actions(PROPOSALS, generator))
     log.evaluate(torch.cat(first)[:evaluations])
     proposed = float(log.scores[0][0 if start is None else len(start[:PROPOSALS])])
     goals = _front_goals(own, generator)
@@ -83,9 +83,10 @@ def search(problem: Problem, designer: Designer | None, evaluations: int, *, see
     archive.add(log.actions[0], log.outcomes[0])
     polish = int(POLISH * evaluations)
     if designer and evaluations - polish > 2 * _BATCH:
-        spread = torch.cat([designer.propose(problem, goals[i: i + 1], 2, generator) for i in range(_OWN_GOALS, 128)])
+        spread = torch.cat([designer.propose(problem, goals[i: i + 1], 2, generator, rounds=0)
+                            for i in range(_OWN_GOALS, 128)])
         archive.add(spread, log.evaluate(spread))
-        fresh = problem.canonical(random_actions(shape, _BATCH, generator))
+        fresh = problem.random_actions(_BATCH, generator)
         archive.add(fresh, log.evaluate(fresh))
     while log.spent < evaluations - polish:
         count = min(_BATCH, evaluations - polish - log.spent)
@@ -96,10 +97,12 @@ def search(problem: Problem, designer: Designer | None, evaluations: int, *, see
         archive.add(children, log.evaluate(children))
     left = evaluations - log.spent
     if left > 0:
-        order = torch.cat(log.scores).argsort(descending=True)[: max(8, left // 8)]
-        worth = None if designer is None else designer.worth_of(problem, own)
-        refined = refine(problem, own, torch.cat(log.actions)[order], max(1, left // 2), generator, worth=worth,
-                         batch=max(8, left // 64), on_round=log.report)
+        found = log.found()
+        order = found.scores.argsort(descending=True)[:PROPOSALS]
+        start = Found(found.actions[order], found.outcomes[order], found.scores[order])
+        refined = refine(problem, own, start, max(1, left // 2), generator,
+                         surrogate=designer.agent.surrogate if designer else None, batch=max(8, left // 64),
+                         on_round=log.report)
         log.keep(refined.actions, refined.outcomes, refined.scores)
         last = climb(problem, own, log.found(), evaluations - log.spent)
         log.keep(last.actions, last.outcomes, last.scores)

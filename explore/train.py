@@ -1,6 +1,6 @@
 """Trains the agent that ships: `python -m explore.train -o RUN`. Kill it at any time; the same command goes on.
 
-Held out, for `bench.explore_suite`: the nodes 22 and 5 nm, and the language part of SmolLM2-360M, which SmolVLM-500M
+Held out, for `bench.explore_queries`: the nodes 22 and 5 nm, and the language part of SmolLM2-360M, which SmolVLM-500M
 shares. Half of the scenarios are of shipped workloads, half of random Llama-like shapes between and around them.
 """
 
@@ -14,17 +14,20 @@ from pathlib import Path
 import torch
 
 from explore.action import Codec
-from explore.agent import Agent, HyperParameters, Training
+from explore.agent import HyperParameters
 from explore.node import node_sizes
+from explore.practice import FIRST
 from explore.problem import Problem
 from explore.scenario import Scenario
 from explore.space import Space
+from explore.training import Training
 from explore.workload import Workload, read_workload, shipped_workloads
 from hwgen.model_config import ModelConfig
 
 HELD_OUT_NODES = (22, 5)
 HELD_OUT_WORKLOADS = ("smollm2-360m", "smolvlm-500m")
-SAVE_SECONDS = 60
+CASES = 32
+"""Archived designs of each scenario that go into agent.pt."""
 
 
 def random_shape(index: int, generator: torch.Generator) -> Workload:
@@ -57,8 +60,7 @@ def training_scenarios(count: int, seed: int) -> list[Scenario]:
         context = round(2 ** float(7 + 5.5 * torch.rand((), generator=generator)))
         slow = 10 ** float(1 + 2 * torch.rand((), generator=generator)) if i % 3 == 0 else None
         context = min(context, workload.max_context)
-        result.append(Scenario(workload, nodes[i // 2 % len(nodes)] if i % 2 == 0 else pick(nodes), context=context,
-                               prompt=min(32, context), clock_max=slow))
+        result.append(Scenario(workload, pick(nodes), context=context, prompt=min(32, context), clock_max=slow))
     return result
 
 
@@ -74,9 +76,10 @@ def main(arguments: list[str]) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m explore.train", description=__doc__)
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder of checkpoint, log and agent.pt")
-    parser.add_argument("--scenarios", type=int, default=96)
+    parser.add_argument("--scenarios", type=int, default=64)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--minutes", type=float, default=None, help="stop, resumably, after so much wall time")
+    parser.add_argument("--save-seconds", type=float, default=60, help="wall time between checkpoints")
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a hyper-parameter")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -96,16 +99,16 @@ def main(arguments: list[str]) -> None:
         now = time.monotonic()
         if run.step % 100 == 0:
             print(_line(run, now - begun), flush=True)
-        if now - saved > SAVE_SECONDS:
+        if now - saved > options.save_seconds:
             run.save(checkpoint)
             saved = now
         if stop and now > stop:
             run.save(checkpoint)
             raise SystemExit(f"stopped after step {run.step}; the same command goes on")
 
-    agent = training.run(on_step=on_step)
+    training.run(on_step=on_step)
     training.save(checkpoint)
-    finish(training, agent, codec, options.output, scenarios=options.scenarios)
+    finish(training, codec, options.output)
 
 
 def _line(run: Training, seconds: float) -> str:
@@ -115,11 +118,11 @@ def _line(run: Training, seconds: float) -> str:
     return f"{run.step} of {run.hp.steps}  {seconds:.0f} s  mean of median regrets {regret:.4f}  {last}"
 
 
-def finish(training: Training, agent: Agent, codec: Codec, folder: Path, **facts) -> None:
+def finish(training: Training, codec: Codec, folder: Path) -> None:
     """Writes agent.pt, and training.jsonl: what was run, then every hundredth step's figures, means of the steps."""
-    agent.save_policy(folder / "agent.pt", codec.layout)
+    training.agent.save_policy(folder / "agent.pt", codec.layout, training.cases(CASES))
     first = {"scenarios": [p.name for p in training.fields], "steps": training.step,
-             "evaluations": training.evaluations + 2048 * len(training.fields)} | facts
+             "evaluations": training.evaluations + FIRST * len(training.fields)}
     rows = [json.dumps(first)]
     for start in range(0, len(training.log), 100):
         part = training.log[start: start + 100]

@@ -1,27 +1,34 @@
 """The agent learns, its checkpoints lose nothing, and its parts keep their contracts."""
 
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import pytest
 import torch
 
 from explore.action import Codec
-from explore.agent import HyperParameters, Replay, Training, reward
+from explore.agent import HyperParameters
 from explore.designer import Designer
 from explore.goal import INFEASIBLE, Goals, draw_goals, score
 from explore.networks import ActionShape, Actor, Experts
 from explore.practice import mutate, random_actions
 from explore.problem import Problem
+from explore.replay import Replay
 from explore.scenario import Scenario
 from explore.space import Space
 from explore.train import finish
+from explore.training import Training, reward
 from explore.workload import read_workload
 from hwgen.errors import HwgenError
 
 torch.set_num_threads(1)  # tensors here are small, and a second thread only spins
 
-HP = HyperParameters(steps=40, batch_designs=96, batch=96, replay=4000, warm_up=4, hidden=32, critic_hidden=32,
-                     experts=2, lr=3e-3)
+HP = HyperParameters(steps=40, batch_designs=96, kept=96, per_update=1, batch=96, model_batch=96, replay=4000,
+                     warm_up=4, hidden=32, critic_hidden=32, model_hidden=32, experts=2, lr=3e-3, search=0.5)
 SHAPE = ActionShape((5, 0, -64), (3, 2))
 
 
@@ -49,14 +56,14 @@ def regret_of_the_mode(training):
 @pytest.mark.parametrize("seed", range(5))
 def test_training_moves_the_weights_and_improves_the_designs(codec, seed):
     training = make(codec, replace(HP, seed=seed))
-    before = {n: [p.detach().clone() for p in getattr(training.agent, n).parameters()]
-              for n in ("actor", "critics", "target", "surrogate")}
+    agent = training.agent
+    networks = {"actor": agent.actor, "critics": agent.critics, "target": agent.target, "model": agent.surrogate.net}
+    before = {name: [p.detach().clone() for p in net.parameters()] for name, net in networks.items()}
     training.run(until=1)
     first = regret_of_the_mode(training)
     training.run()
     for name, old in before.items():
-        assert all(not torch.equal(a, b) for a, b in zip(old, getattr(training.agent, name).parameters(),
-                                                         strict=True)), name
+        assert all(not torch.equal(a, b) for a, b in zip(old, networks[name].parameters(), strict=True)), name
     assert regret_of_the_mode(training) < first - 0.1
     losses = [r["surrogate_error"] for r in training.log if "surrogate_error" in r]
     assert sum(losses[-5:]) < 0.7 * sum(losses[:5])
@@ -72,9 +79,47 @@ def test_a_run_from_a_checkpoint_is_the_uninterrupted_run(codec, tmp_path):
     rest.load(tmp_path / "c.pt")
     rest.run()
     assert rest.log == whole.log
-    for name in ("actor", "critics", "target", "surrogate"):
-        a, b = (getattr(t.agent, name).state_dict() for t in (whole, rest))
-        assert all(torch.equal(a[k], b[k]) for k in a)
+    whole.save(tmp_path / "whole.pt")
+    rest.save(tmp_path / "rest.pt")
+    assert same(*(torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("whole", "rest")))
+
+
+TRAIN = ("--scenarios", "4", "--save-seconds", "0", *(f"--set={name}={value}" for name, value in (
+    ("steps", 24), ("batch_designs", 64), ("kept", 64), ("batch", 32), ("model_batch", 32), ("replay", 1000),
+    ("warm_up", 2), ("hidden", 16), ("critic_hidden", 16), ("model_hidden", 16), ("discount", 0.5))))
+
+
+def start_training(folder):
+    return subprocess.Popen([sys.executable, "-m", "explore.train", "-o", folder, *TRAIN], stdout=subprocess.DEVNULL)
+
+
+def test_a_run_that_is_killed_goes_on_to_the_result_of_the_uninterrupted_run(tmp_path):
+    killed, checkpoint = start_training(tmp_path / "a"), tmp_path / "a/checkpoint.pt"
+    saves, stamp = 0, None
+    while saves < 6 and killed.poll() is None:
+        if checkpoint.exists() and checkpoint.stat().st_mtime_ns != stamp:
+            saves, stamp = saves + 1, checkpoint.stat().st_mtime_ns
+        time.sleep(0.002)
+    os.kill(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL and not (tmp_path / "a/agent.pt").exists()
+    step = torch.load(checkpoint, weights_only=True)["step"]
+    assert 0 < step < 24
+    for folder in ("a", "b"):
+        assert start_training(tmp_path / folder).wait() == 0
+    a, b = (torch.load(tmp_path / folder / "checkpoint.pt", weights_only=True) for folder in "ab")
+    assert a["step"] == 24 and same(a, b)
+    assert (tmp_path / "a/training.jsonl").read_text() == (tmp_path / "b/training.jsonl").read_text()
+
+
+def same(a, b):
+    """Whether two nested states are equal, tensors bit for bit."""
+    if isinstance(a, torch.Tensor):
+        return a.dtype == b.dtype and torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
 
 
 def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(codec, tmp_path):
@@ -91,7 +136,8 @@ def test_a_checkpoint_of_another_run_or_a_damaged_one_is_refused(codec, tmp_path
 def test_a_saved_policy_proposes_the_same(tmp_path):
     codec = Codec(Space())
     training = make(codec, replace(HP, steps=2))
-    finish(training, training.run(), codec, tmp_path)
+    training.run()
+    finish(training, codec, tmp_path)
     designer = Designer.load(tmp_path / "agent.pt")
     problem = designer.problem(Scenario(read_workload("stories260k"), 28, context=128))
     proposals = [designer.propose(problem, Goals.of((0.4, 0.4, 0.2)), 5, torch.Generator().manual_seed(1))

@@ -7,15 +7,21 @@ import torch
 from explore_designs import design, scenario
 
 from explore.evaluate import default_space, evaluate, evaluate_design
+from explore.goal import INFEASIBLE, Goals, regret, score
 from explore.limits import Reason, clock_limit_mhz
 from explore.node import RETICLE_MM2, node, node_sizes
-from explore.objective import INFEASIBLE, objective, regret, score
+from explore.problem import observe
 from explore.space import Space
 from hwgen.errors import HwgenError
 
 
 def _random(count=256, seed=0):
     return default_space().random(count, torch.Generator().manual_seed(seed))
+
+
+def value(result, of):
+    """Scores under the weights of a scenario."""
+    return score(observe(result), Goals.of(of.weights))
 
 
 def test_figures_are_consistent():
@@ -108,7 +114,7 @@ def test_no_tile_for_an_operator_class_is_refused():
 def test_budgets_refuse_and_rank_below(budget, reason):
     free, bound = (evaluate_design(design(), scenario(**b)) for b in ({}, budget))
     assert free.feasible and not bound.feasible and bound.reasons_of(0) == [reason.sentence]
-    assert score(bound, scenario()) <= INFEASIBLE < score(free, scenario())
+    assert value(bound, scenario()) <= INFEASIBLE < value(free, scenario())
 
 
 def test_violation_grows_with_excess():
@@ -118,7 +124,7 @@ def test_violation_grows_with_excess():
 
 def test_regret():
     result = evaluate(_random(), scenario())
-    scores = score(result, scenario())
+    scores = value(result, scenario())
     best = scores.max()
     assert regret(best, best) == 0 and (regret(scores, best) >= 0).all()
     assert (regret(scores, best)[~result.feasible] == 1).all()
@@ -127,14 +133,14 @@ def test_regret():
 def test_gradients_reach_the_knobs():
     space = Space(1)
     rows = space.encode(design())[None].requires_grad_()
-    objective(evaluate(rows, scenario(), space), scenario()).sum().backward()
+    value(evaluate(rows, scenario(), space), scenario()).sum().backward()
     gradient = dict(zip((knob.label for knob in space.knobs), rows.grad[0].tolist(), strict=True))
     assert torch.isfinite(rows.grad).all()
     assert all(gradient[name] for name in ("width", "flit_bits", "buffer_flits", "clock_mhz", "vlen.0", "lanes.0"))
     # the fast part of the objective rises with the clock as its weight says
     weights = scenario(weights=(1.0, 0.0, 0.0))
     rows = space.encode(design())[None].requires_grad_()
-    objective(evaluate(rows, weights, space), weights).sum().backward()
+    value(evaluate(rows, weights, space), weights).sum().backward()
     clock = [i for i, knob in enumerate(space.knobs) if knob.name == "clock_mhz"][0]
     low, high = space.knobs[clock].values
     assert rows.grad[0, clock].item() == pytest.approx(torch.log(torch.tensor(high / low)).item(), rel=1e-4)
