@@ -24,6 +24,8 @@ POLISH = 0.25
 _FRONT_GOALS = 192
 _OWN_GOALS = 64
 _BATCH = 512
+_WITNESSES = 4096
+"""Random designs that tell what is possible at all."""
 
 
 @dataclass(frozen=True)
@@ -148,16 +150,24 @@ class _Log:
 
 def refusal(result: Search) -> str:
     """Why nothing is feasible, in one sentence: what binds in the nearest design, and what would be possible."""
-    scenario: Scenario = result.problem.scenario
-    nearest = result.figures(result.best)
-    possible = result.outcomes[:, 4] <= 0
+    problem = result.problem
+    scenario: Scenario = problem.scenario
+    actions, outcomes = result.actions, result.outcomes
+    if not bool((outcomes[:, 4] <= 0).any()):
+        # a search for what cannot be may never have met a chip that works
+        more = problem.random_actions(_WITNESSES, torch.Generator().manual_seed(0))
+        actions, outcomes = torch.cat([actions, more]), torch.cat([outcomes, problem.outcomes(more)])
+    possible = outcomes[:, 4] <= 0
+    among = possible if bool(possible.any()) else torch.ones_like(possible)
+    values = torch.where(among, score(outcomes, problem.goal), -torch.inf)
+    nearest = problem.figures(actions[values.argmax()][None])
     what = f"{scenario.workload.name} on {scenario.nm} nm"
     spent = (f"{float(nearest.power[0]):.4g} W, {float(nearest.area[0]):.4g} mm2 and "
              f"{float(nearest.latency_s[0]):.4g} s a token")
     binding = "; ".join(nearest.reasons_of(0))
     if not bool(possible.any()):
-        return f"{what} has no feasible design among {len(result.scores)}: {binding}; the nearest takes {spent}"
-    least = [float(result.outcomes[possible, OBSERVATIONS.index(k)].min().exp())
+        return f"{what} has no feasible design among {len(outcomes)}: {binding}; the nearest takes {spent}"
+    least = [float(outcomes[possible, OBSERVATIONS.index(k)].min().exp())
              for k in ("ln_power", "ln_area", "ln_latency")]
     return (f"Budgets must be possible together for {what}: {binding}; the nearest design takes {spent}; alone, the "
             f"least found are {least[0]:.4g} W, {least[1]:.4g} mm2 and {least[2]:.4g} s")
