@@ -12,6 +12,8 @@ from hwgen.rtl.host_port import FIFO_WORDS, HostPort
 from hwgen.rtl.link import LinkRegister
 from hwgen.rtl.tile import Tile
 
+NETWORK = ("width", "height", "flit_bits", "virtual_channels", "buffer_flits", "routing", "multicast")
+"""What every part of the network is made with, by its name in ChipSpec and Design."""
 SIDES = {"north": (0, -1), "east": (1, 0), "south": (0, 1), "west": (-1, 0)}
 
 @dataclass(frozen=True)
@@ -123,8 +125,7 @@ class ChipSpec:
     @property
     def network(self) -> dict:
         """What every part of the network is made with."""
-        return {name: getattr(self, name) for name in (
-            "width", "height", "flit_bits", "buffer_flits", "multicast", "virtual_channels", "routing")}
+        return {name: getattr(self, name) for name in NETWORK}
 
     def rom_image(self, x: int, y: int) -> str:
         """Path of a tile's weight image, relative to the chip's folder."""
@@ -157,8 +158,7 @@ def components(spec: ChipSpec) -> dict:
 
 def mesh_components(mesh) -> dict:
     """Module name -> component of routers and the registers between them; `mesh` is a ChipSpec or a Design."""
-    knobs = ("width", "height", "flit_bits", "buffer_flits", "multicast", "virtual_channels", "routing")
-    modules = routers(**{name: getattr(mesh, name) for name in knobs}, port_flits=dict(mesh.port_flits))
+    modules = routers(**{name: getattr(mesh, name) for name in NETWORK}, port_flits=dict(mesh.port_flits))
     if mesh.link_registers:
         modules["link_register"] = LinkRegister(flit_bits=mesh.flit_bits, virtual_channels=mesh.virtual_channels)
     return modules

@@ -6,7 +6,7 @@ from hwgen.arithmetic.mxfp4 import FORMATS
 from hwgen.compiler.compile import ADDRESS_LIMITS, IMEM_WORDS
 from hwgen.compiler.words import rom_word_bytes, word_bytes
 from hwgen.design import CHIP_RULES, TILE_RULES, Design, Rule, TileClass, check_knob
-from hwgen.emit.chip import TileKind, address_bits, lint_waivers, tile_component
+from hwgen.emit.chip import NETWORK, TileKind, address_bits, lint_waivers, tile_component
 from hwgen.emit.templates import render
 from hwgen.emit.verilog import module_files
 from hwgen.errors import HwgenError
@@ -14,10 +14,9 @@ from hwgen.rtl.matrix_unit import MatrixUnit
 from hwgen.rtl.router import Router
 from hwgen.rtl.vector_unit import VectorUnit
 
-_NETWORK = ("width", "height", "flit_bits", "virtual_channels", "buffer_flits", "routing", "multicast")
 KNOBS = {
-    "router": _NETWORK,
-    "tile": ("fetch", "stations", "vlen", "lanes", "weights", "dmem_kib", "imem_kib", "wmem_kib", *_NETWORK),
+    "router": NETWORK,
+    "tile": ("fetch", "stations", "vlen", "lanes", "weights", "dmem_kib", "imem_kib", "wmem_kib", *NETWORK),
     "matrix-unit": ("vlen", "weights"),
     "vector-unit": ("lanes", "vlen"),
     "rom": ("vlen", "weights", "wmem_kib"),
@@ -25,7 +24,7 @@ KNOBS = {
 """Component -> knobs that change its Verilog. In a chip `weights` is the integer graph's, not the design's."""
 _RULES = CHIP_RULES | TILE_RULES | {"weights": Rule(lambda v: v in FORMATS, " or ".join(FORMATS), FORMATS)}
 _DEFAULTS = {
-    **{key: getattr(Design(4, 4), key) for key in _NETWORK},
+    **{key: getattr(Design(4, 4), key) for key in NETWORK},
     **{key: getattr(TileClass("tile"), key) for key in ("fetch", "stations", "vlen", "lanes")},
     "weights": "mxint8",
     "dmem_kib": 64, "imem_kib": 32, "wmem_kib": 128,
@@ -80,7 +79,7 @@ def _checked(kind, key, text):
 
 
 def _component(kind, knobs):
-    network = {key: value for key, value in knobs.items() if key in _NETWORK}
+    network = {key: value for key, value in knobs.items() if key in NETWORK}
     if kind == "router":
         return Router(**network)
     if kind == "matrix-unit":
