@@ -51,7 +51,7 @@ def test_a_mutant_that_is_none_is_told_from_one(tmp_path):
 def test_assertions_are_plain_verilog_and_not_in_what_is_synthesised(tmp_path):
     plain, checked = router_verilog(SMALL), router_verilog(SMALL, checks=True)
     assert "$stop" not in plain and "assert" not in plain + checked
-    assert checked.count("$stop") == 15  # for each port: its buffer, its credits, its output
+    assert checked.count("$stop") == 25  # for each port: its buffer, its credits, their two counts, its output
     (tmp_path / "router.v").write_text(checked)
     done = subprocess.run(["iverilog", "-g2005", "-Wall", "-o", tmp_path / "x.vvp", tmp_path / "router.v"],
                           capture_output=True, text=True)

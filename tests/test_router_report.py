@@ -23,31 +23,31 @@ TIMED = LIBERTY.replace('time_unit : "1ns";', f'time_unit : "1ns"; {THRESHOLDS}'
     "pin (D) { direction : input; capacitance : 0.002; timing () { related_pin : CK; timing_type : setup_rising; "
     'rise_constraint (scalar) { values ("0.1"); } fall_constraint (scalar) { values ("0.1"); } } }')
 """The library with what a timing analyser wants besides."""
-SMALL = ("--set", "flit_bits=32", "--set", "buffer_flits=2", "--set", "width=2", "--set", "height=2")
+SMALL = ("--set", "flit_bits=32", "--set", "width=2", "--set", "height=2")
 NAND2, FLIP_FLOP = 4, 20
 """Areas in the library of the test."""
 
 
-def report(tmp_path, *settings, options=("--json",)):
+def report(tmp_path, *settings, flits=2, options=("--json",)):
     path = tmp_path / "mini.lib"
     path.write_text(TIMED)
-    command = [sys.executable, "-m", "hwgen.cli", "rtl", "router", "--report", "--liberty", path, *SMALL, *settings]
+    command = [sys.executable, "-m", "hwgen.cli", "rtl", "router", "--report", "--liberty", path, *SMALL,
+               "--set", f"buffer_flits={flits}", *settings]
     done = subprocess.run([*map(str, command), *options], capture_output=True, text=True, cwd=ROOT, timeout=300)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 def test_area_counts_the_mapped_cells(tmp_path):
-    with_tree = json.loads(report(tmp_path))["report"]
-    plain = json.loads(report(tmp_path, "--set", "multicast=false"))["report"]
-    for found in (with_tree, plain):
+    plain, deeper = (json.loads(report(tmp_path, flits=flits))["report"] for flits in (2, 3))
+    for found, flits in ((plain, 2), (deeper, 3)):
         gates = found["cells"] - found["flip_flops"]
         least, most = (found["flip_flops"] * FLIP_FLOP + gates * area for area in (2, NAND2))
         assert least <= found["area"] <= most and found["kge"] == pytest.approx(found["area"] / NAND2 / 1000, abs=6e-4)
         assert found["path_ps"] > 500 and found["liberty"] == "mini.lib"
-        # two flits of 32 bits and their ends at five ports
-        assert found["flip_flops"] >= 5 * 2 * 33
-    assert with_tree["area"] > plain["area"]
+        # flits of 32 bits and their ends at five ports
+        assert found["flip_flops"] >= 5 * flits * 33
+    assert deeper["area"] > 1.2 * plain["area"]
     # nanoseconds over two routers, where OpenSTA is there
     assert (plain["cycle"] is None) == (shutil.which("sta") is None) and plain["cycle"] != 0
 

@@ -4,6 +4,7 @@ from amaranth.hdl import Assert, Cat, Module, Mux, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hwgen.rtl.flit_count import FlitCount
 from hwgen.rtl.packet import check_buffer_flits, check_flit_bits
 
 
@@ -32,9 +33,10 @@ class FlitBuffer(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         entries = [Signal(self.flit_bits + 1, reset_less=True, name=f"entry{i}") for i in range(self.depth)]
-        used = Signal(self.depth)
-        behind, after = Cat(used[1:], 0), Cat(1, used[:-1])
-        m.d.comb += [self.r_valid.eq(used[0]), Cat(self.r_data, self.r_last).eq(~entries[0])]
+        m.submodules.count = count = FlitCount(limit=self.depth, first=0)
+        used, behind = count.more_than, Cat(count.more_than[1:], 0)
+        m.d.comb += [count.more.eq(self.w_valid), count.less.eq(self.pop), self.r_valid.eq(count.any)]
+        m.d.comb += Cat(self.r_data, self.r_last).eq(~entries[0])
         arrives = ~Cat(self.w_data, self.w_last)
         for i, entry in enumerate(entries):
             keep, move, load = (Signal(name=f"{what}{i}") for what in ("keep", "move", "load"))
@@ -45,10 +47,7 @@ class FlitBuffer(wiring.Component):
             ]
             following = entries[i + 1] if i + 1 < self.depth else 0
             m.d.sync += entry.eq(Mux(keep, entry, 0) | Mux(move, following, 0) | Mux(load, arrives, 0))
-        m.d.sync += [
-            self.overflow.eq(self.w_valid & used[-1]),
-            used.eq(Mux(self.w_valid, Mux(self.pop, used, after), Mux(self.pop, behind, used))),
-        ]
+        m.d.sync += self.overflow.eq(self.w_valid & used[-1])
         m.d.sync += Assert(ResetSignal() | ~self.pop | self.r_valid, "pop of an empty buffer")
         return m
 

@@ -13,7 +13,8 @@ class InputChannel:
     Attributes
     ----------
     able : the flit at the head can go: to its one output, or to all of them.
-    wants : output -> whether that flit goes there (only where it can, if it is no multicast).
+    multicast : whether the channel carries forks.
+    wants : output -> whether that flit goes there (only where it can, if the channel carries no forks).
     lanes : output -> {channel: whether it would go on in that channel there}. Early: no flit is looked at.
     lost : a packet asks for no output.
 
@@ -23,6 +24,7 @@ class InputChannel:
 
     def __init__(self, m, *, name: str, buffer: FlitBuffer, channel_class: ChannelClass, k: int, routes: HeadRoutes,
                  outputs: dict):
+        self.multicast = channel_class.multicast
         self.buffer, self._name, self._class, self._k = buffer, name, channel_class, k
         self._routes, self._outputs = routes, outputs
         self.able, self.lost = Signal(name=f"able_{name}"), Signal(name=f"lost_{name}")
@@ -35,7 +37,7 @@ class InputChannel:
         follows, begins = self._room(m, held)
         # what is known without a look at the flit comes first: where the packet goes settles last
         new, under_way = buffer.r_valid & ~middle, buffer.r_valid & middle
-        if channel_class.multicast:
+        if self.multicast:
             goes_on = under_way & ~Cat(lock & ~follows[o] for o, lock in locks.items()).any()
             missing = Cat(taken[o] & ~begins[o] for o in outputs).any()
             m.d.comb += self.able.eq(goes_on | (new & Cat(taken.values()).any() & ~missing))

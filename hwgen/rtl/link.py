@@ -1,9 +1,10 @@
 """Link between two routers, or a router and what hangs on it, and the credit count its sender keeps."""
 
-from amaranth.hdl import Assert, Cat, Module, Mux, ResetSignal, Signal
+from amaranth.hdl import Assert, Cat, Module, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hwgen.rtl.flit_count import FlitCount
 from hwgen.rtl.packet import bits_for, check_flit_bits, check_virtual_channels
 
 
@@ -57,9 +58,6 @@ class LinkRegister(wiring.Component):
 class CreditCounter(wiring.Component):
     """Credits of one link. A credit that comes back can be spent in the next cycle.
 
-    The count is kept as a row of ones and what was spent is taken off a cycle later, because `send` and `credit` settle
-    last in a router's cycle and here pass one gate.
-
     Parameters: `credits`, the receiver's buffer depth in flits.
     Members: `send` (only while `some`) and `credit` take one off and add one; `more_than` has bit k set while there are
     more than k credits; `some` is its bit 0; `fault` is high from the cycle after a credit came back that was not out,
@@ -76,9 +74,10 @@ class CreditCounter(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        ones, spent = Signal(self.credits + 1, init=(1 << self.credits) - 1), Signal()
-        now = Mux(spent, ones >> 1, ones)
-        m.d.sync += [spent.eq(self.send), ones.eq(Mux(self.credit, Cat(1, now), now))]
-        m.d.comb += [Cat(self.more_than, self.fault).eq(now), self.some.eq(self.more_than[0])]
+        m.submodules.count = count = FlitCount(limit=self.credits + 1, first=self.credits)
+        m.d.comb += [
+            count.less.eq(self.send), count.more.eq(self.credit), self.some.eq(count.any),
+            Cat(self.more_than, self.fault).eq(count.more_than),
+        ]
         m.d.sync += Assert(ResetSignal() | ~self.send | self.some, "a flit is sent without a credit")
         return m

@@ -58,4 +58,4 @@ def _roomiest(rooms):
     (first, first_room), (second, second_room) = _roomiest(rooms[:half]), _roomiest(rooms[half:])
     more = (second_room & ~first_room).any()
     offer = {v: bit & ~more for v, bit in first.items()} | {v: bit & more for v, bit in second.items()}
-    return offer, Mux(more, second_room, first_room)
+    return offer, first_room | second_room  # rows of ones: the longer one

@@ -86,8 +86,9 @@ class Router(wiring.Component):
         m = Module()
         outputs = {port: self._output(m, port) for port in self.ports}
         inputs = {port: self._input(m, port, outputs) for port in self.ports}
-        chosen = {port: self._choose(m, port, channels) for port, channels in inputs.items()}
-        wants = {(i, o): self._any_channel(m, f"wants_{i}_{o}", chosen[i], inputs[i], o)
+        turn = {port: self._turn(m, port, channels) for port, channels in inputs.items()}
+        chosen = {i: {v: c.able & turn[i][v] for v, c in channels.items()} for i, channels in inputs.items()}
+        wants = {(i, o): self._any_channel(m, f"wants_{i}_{o}", turn[i], inputs[i], o)
                  for i in inputs for o in self.ports if any(o in c.wants for c in inputs[i].values())}
         win, served = (self._allocate_trees if self.multicast else self._allocate_paths)(m, inputs, wants)
         for i, channels in inputs.items():
@@ -124,19 +125,17 @@ class Router(wiring.Component):
                                            routes=routes, outputs={o: outputs[o] for o in ways})
         return channels
 
-    def _choose(self, m, port, channels):
-        """Channel -> whether it may send in this cycle: of those that can, the one served least recently."""
-        order, chosen = ServiceOrder(channels, f"turn_{port}"), {}
-        for v, channel in channels.items():
-            ahead = Cat(other.able & order.before(u, v) for u, other in channels.items() if u != v).any()
-            chosen[v] = channel.able & ~ahead
+    def _turn(self, m, port, channels):
+        """Channel -> whether none that can send was served less recently."""
+        order = ServiceOrder(channels, f"turn_{port}")
         order.serve(m, {v: channel.buffer.pop for v, channel in channels.items()})
-        return chosen
+        return {v: ~Cat(other.able & order.before(u, v) for u, other in channels.items() if u != v).any()
+                for v in channels}
 
-    def _any_channel(self, m, name, chosen, channels, output):
-        """Whether the flit that an input may send wants an output; without regard to `able` if it has one channel."""
+    def _any_channel(self, m, name, turn, channels, output):
+        """Whether the flit that an input may send wants an output; of a lone channel with forks, able or not."""
         wants = Signal(name=name)
-        there = [channel.wants[output] & (chosen[v] if len(channels) > 1 else 1)
+        there = [channel.wants[output] & turn[v] & (channel.able if channel.multicast and len(channels) > 1 else 1)
                  for v, channel in channels.items() if output in channel.wants]
         m.d.comb += wants.eq(Cat(there).any())
         return wants
