@@ -1,7 +1,8 @@
 """One row for every chip: designs that differ in name only become equal.
 
 Classes are sorted by their number of tiles, equal ones joined, those without tiles made like the first, shares scaled
-to a largest of 1. The agent's designs all pass through here, so that it need not learn the same chip many times.
+to a largest of 1, all 1 where no tile has any. The agent's designs all pass through here, so that it need not learn the
+same chip many times.
 """
 
 import torch
@@ -57,5 +58,6 @@ def _scale_shares(space, classes, nodes, labels):
         shift = _ONE - torch.where(used, index, -1.0).amax(1, keepdim=True)
         least = torch.where(used, index, 99.0).amin(1, keepdim=True) + shift
         moved = torch.where(used & (least >= 1), index + shift, index)
+        moved = torch.where(used.any(1, keepdim=True), moved, float(_ONE))
         classes[:, :, offset] = (moved + 0.5) / len(SHARE_VALUES)
     return classes

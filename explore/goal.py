@@ -15,8 +15,6 @@ TOK_S, POWER, AREA, LATENCY, VIOLATION = range(5)
 OUTCOMES = 5
 INFEASIBLE = -100.0
 """Scores below this are those of infeasible designs, ordered by violation; no J of a real chip comes near it."""
-NO_CHIP = 1e5
-"""Violation of a design that leaves an operator without a tile, besides its others."""
 _LEAST_WEIGHT = 0.05
 
 

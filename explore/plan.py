@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from explore.goal import INFEASIBLE, NO_CHIP, VIOLATION, Goals
+from explore.goal import INFEASIBLE, VIOLATION, Goals
 from explore.limits import RETICLE_MM2
 from explore.networks import ActionShape
 from explore.practice import RATES, mutate
@@ -42,8 +42,7 @@ class Forecast:
     def learn(self, actions: Tensor, outcomes: Tensor, best: float) -> None:
         """Takes in what evaluations [N, 5 + ...] of actions [N, A] found."""
         figures, sound = self.surrogate.predict(actions, self.features)
-        real = (outcomes[:, VIOLATION, None] < NO_CHIP).float()
-        errors = (outcomes[:, :FIGURES] - figures.mean(0)) * real
+        errors = outcomes[:, :FIGURES] - figures.mean(0)
         errors = torch.cat([errors, (outcomes[:, VIOLATION] <= 0).float()[:, None] - sound[:, None]], 1)
         places = self.surrogate.place(actions, self.features)
         self.known = places if self.known is None else torch.cat([self.known, places])

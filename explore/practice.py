@@ -23,6 +23,8 @@ RATES = (0.03, 0.06, 0.12)
 class Practice:
     """A scenario without a goal. `evaluate`: actions [B, A] -> outcomes and observations [B, 5 + ...].
 
+    `seen` counts the evaluations, `recent` holds the last of them.
+
     `canonical`: actions -> the one that stands for the same chip; all that is stored passes through it.
     """
 
@@ -36,6 +38,7 @@ class Practice:
         first = self.evaluate(actions)
         self.archive = Archive(draw_goals(_NICHES, generator, _witnesses(first, generator), budgets=0.4), shape.size)
         self.recent = torch.zeros(1, 1 + shape.size + observations)
+        self.seen = 0
         self.learn(actions, first)
 
     def random_actions(self, count: int, generator: torch.Generator) -> Tensor:
@@ -61,14 +64,15 @@ class Practice:
 
     def learn(self, actions: Tensor, outcomes: Tensor) -> None:
         self.archive.add(actions, outcomes)
+        self.seen += len(actions)
         self.recent = torch.cat([torch.ones(len(actions), 1), actions, outcomes], 1)[:1024]
 
     def state_dict(self) -> dict:
-        return self.archive.state_dict() | {"recent": self.recent}
+        return self.archive.state_dict() | {"recent": self.recent, "seen": self.seen}
 
     def load_state_dict(self, state: dict) -> None:
         self.archive.load_state_dict(state)
-        self.recent = state["recent"].clone()
+        self.recent, self.seen = state["recent"].clone(), state["seen"]
 
 
 def _witnesses(outcomes: Tensor, generator: torch.Generator) -> Tensor:

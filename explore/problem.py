@@ -10,7 +10,7 @@ from torch import Tensor
 from explore.action import Codec
 from explore.canonical import canonical
 from explore.evaluate import Evaluation, evaluate
-from explore.goal import NO_CHIP, Goals
+from explore.goal import Goals
 from explore.limits import Reason, clock_limit_mhz
 from explore.napkin import Napkin
 from explore.practice import Practice, random_actions
@@ -29,10 +29,8 @@ OBSERVATIONS = (
 
 def observe(result: Evaluation) -> Tensor:
     """[B, len(OBSERVATIONS)] in single precision."""
-    # A chip that cannot do the work at all is further off than any that is merely too large.
-    none = ((result.reasons & Reason.NO_TILE.bit) > 0).double()
     logs = [result.tok_s.log(), result.power.log(), result.area.log(), result.latency_s.log(),
-            (result.violation + NO_CHIP * none).clamp(max=1e6), result.ttft_s.log(), result.energy_per_token.log(),
+            result.violation.clamp(max=1e6), result.ttft_s.log(), result.energy_per_token.log(),
             result.tok_s / result.peak_tok_s]
     shares = [parts.get(name, torch.zeros_like(whole)) / whole for names, parts, whole in (
         (POWER_PARTS, result.power_parts, result.power), (AREA_PARTS, result.area_parts, result.area),

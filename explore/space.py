@@ -122,8 +122,8 @@ class Space:
         chip = {name: self._value(designs, name)[:, None] for name in (*CHIP_KNOBS, "clock_mhz", "arrangement")}
         tile = {name: torch.stack([self._value(designs, f"{name}.{k}") for k in range(self.classes)], 1)
                 for name in ("part", *TILE_KNOBS, *SHARES)}
-        shares = {name: tile.pop(name) for name in SHARES}
         nodes = split(chip["width"] * chip["height"], tile.pop("part"))
+        shares = {name: _someone(tile.pop(name), nodes) for name in SHARES}
         return Knobs(**chip, **tile, nodes=nodes, shares=shares)
 
     def _value(self, designs, label):
@@ -203,6 +203,11 @@ def split(count: Tensor, weights: Tensor) -> Tensor:
     edges = count * share.cumsum(1)
     edges = edges + (edges.round() - edges).detach()
     return torch.cat([edges[:, :1], edges.diff(dim=1)], 1)
+
+
+def _someone(shares: Tensor, nodes: Tensor) -> Tensor:
+    """The shares [B, K] in an operator class; equal where no tile has any, for all work has to be done."""
+    return torch.where(((shares > 0) & (nodes > 0)).any(1, keepdim=True), shares, torch.ones_like(shares))
 
 
 def _chip_knobs(side):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from explore.goal import NO_CHIP, VIOLATION
+from explore.goal import VIOLATION
 from explore.napkin import CLOCK, COUNTS, CYCLES, HINTS, LIMITS, Napkin
 from explore.networks import Ensemble
 from explore.problem import OBSERVATIONS
@@ -69,10 +69,8 @@ class Surrogate:
     def loss(self, actions: Tensor, features: Tensor, observed: Tensor) -> tuple[Tensor, float]:
         """(loss, mean error of the figures) on observations [B, 5 + ...]; learns the usual error into `spread`."""
         counts, broken, hints = self._forward(actions, features)
-        # Figures of what is no chip at all (an operator without a tile) mean nothing.
-        real = (observed[:, VIOLATION] < NO_CHIP).float()[:, None]
-        error = (self._figures(counts, hints, features) - observed[:, :FIGURES]) * real
-        parts = (counts - self._counts(observed, features, hints)) / self.counts_std * real
+        error = self._figures(counts, hints, features) - observed[:, :FIGURES]
+        parts = (counts - self._counts(observed, features, hints)) / self.counts_std
         unsound = (observed[:, VIOLATION] > 0).float().expand(broken.shape)
         loss = 20 * F.smooth_l1_loss(error, torch.zeros_like(error), beta=0.02)
         loss = loss + 0.3 * F.smooth_l1_loss(parts, torch.zeros_like(parts), beta=0.2)

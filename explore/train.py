@@ -1,7 +1,8 @@
 """Trains the agent that ships: `python -m explore.train -o RUN`. Kill it at any time; the same command goes on.
 
 Held out, for `bench.explore_queries`: the nodes 22 and 5 nm, and the language part of SmolLM2-360M, which SmolVLM-500M
-shares. Half of the scenarios are of shipped workloads, half of random Llama-like shapes between and around them.
+shares. Half of the scenarios are of shipped workloads, half of random Llama-like shapes between and around them; half
+of each have MXFP4 weights.
 """
 
 import argparse
@@ -15,19 +16,26 @@ import torch
 
 from explore.action import Codec
 from explore.agent import HyperParameters
+from explore.goal import Goals, score
 from explore.node import node_sizes
-from explore.practice import FIRST
+from explore.plan import plan
+from explore.practice import Practice
 from explore.problem import Problem
 from explore.scenario import Scenario
 from explore.space import Space
 from explore.training import Training
 from explore.workload import Workload, read_workload, shipped_workloads
 from hwgen.model_config import ModelConfig
+from hwgen.quantize import narrow_matrices
 
 HELD_OUT_NODES = (22, 5)
 HELD_OUT_WORKLOADS = ("smollm2-360m", "smolvlm-500m")
 CASES = 32
 """Archived designs of each scenario that go into agent.pt."""
+FORMATS = (("mxint8", "mxint8"), ("mxfp4", "mxint8"), ("mxfp4", "mxfp4"))
+"""Of the weights of layers, and of embedding and head."""
+ROUNDS = 40
+"""Of the search for a first feasible design where chance finds none."""
 
 
 def random_shape(index: int, generator: torch.Generator) -> Workload:
@@ -58,6 +66,8 @@ def training_scenarios(count: int, seed: int) -> list[Scenario]:
     for i in range(count):
         workload = read_workload(names[i // 2 % len(names)]) if i % 2 == 0 else random_shape(i, generator)
         context = round(2 ** float(7 + 5.5 * torch.rand((), generator=generator)))
+        weights, head = FORMATS[0] if i // 2 % 2 == 0 else pick(FORMATS[1:])
+        workload = replace(workload, mxfp4=narrow_matrices(workload.config, weights, head))
         slow = 10 ** float(1 + 2 * torch.rand((), generator=generator)) if i % 3 == 0 else None
         context = min(context, workload.max_context)
         result.append(Scenario(workload, pick(nodes), context=context, prompt=min(32, context), clock_max=slow))
@@ -65,11 +75,35 @@ def training_scenarios(count: int, seed: int) -> list[Scenario]:
 
 
 def make_training(hp: HyperParameters, scenarios: list[Scenario], codec: Codec) -> Training:
-    """A run that begins with 2048 random designs of each scenario; those without a feasible one are left out."""
+    """A run that begins with 2048 random designs of each scenario; those without a feasible one are left out.
+
+    Where no random design is feasible, a search for one comes first.
+    """
     problems = [Problem(s, codec) for s in scenarios]
-    fields = [p.practice(f"{s.workload.name}@{s.nm}/{s.context}", seed=hp.seed * 1000 + i)
+    fields = [p.practice(_name(s), seed=hp.seed * 1000 + i)
               for i, (p, s) in enumerate(zip(problems, scenarios, strict=True))]
+    for number, (problem, practice) in enumerate(zip(problems, fields, strict=True)):
+        if not practice.archive.feasible:
+            _evolve(problem, practice, torch.Generator().manual_seed(hp.seed * 1000 + number))
     return Training([f for f in fields if f.archive.feasible], hp, codec.shape)
+
+
+def _name(scenario):
+    workload = scenario.workload
+    formats = "" if not workload.mxfp4 else "+fp4" if "embed" in workload.mxfp4 else "+fp4/8"
+    return f"{workload.name}{formats}@{scenario.nm}/{scenario.context}"
+
+
+def _evolve(problem: Problem, practice: Practice, generator: torch.Generator) -> None:
+    """The planner's search by the evaluator's word, all weights alike; the practice learns all that it sees."""
+    goal = Goals.of((1 / 3, 1 / 3, 1 / 3))
+
+    def value(actions):
+        outcomes = problem.outcomes(actions)
+        practice.learn(actions, outcomes)
+        return score(outcomes, goal)
+
+    plan(problem, value, practice.recent[:, 1: 1 + practice.shape.size], generator, rounds=ROUNDS)
 
 
 def main(arguments: list[str]) -> None:
@@ -122,7 +156,7 @@ def finish(training: Training, codec: Codec, folder: Path) -> None:
     """Writes agent.pt, and training.jsonl: what was run, then every hundredth step's figures, means of the steps."""
     training.agent.save_policy(folder / "agent.pt", codec.layout, training.cases(CASES))
     first = {"scenarios": [p.name for p in training.fields], "steps": training.step,
-             "evaluations": training.evaluations + FIRST * len(training.fields)}
+             "evaluations": sum(p.seen for p in training.fields)}
     rows = [json.dumps(first)]
     for start in range(0, len(training.log), 100):
         part = training.log[start: start + 100]

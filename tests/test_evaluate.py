@@ -102,11 +102,14 @@ def test_limits_refuse(change, reason):
     assert not result.feasible and reason.sentence in result.reasons_of(0)
 
 
-def test_no_tile_for_an_operator_class_is_refused():
+def test_no_tile_for_an_operator_class_is_refused_in_a_file_and_not_in_the_space():
+    idle = design()
+    idle = replace(idle, classes=tuple(replace(cls, shares=(1.0, 0.0, 1.0)) for cls in idle.classes))
+    assert Reason.NO_TILE.sentence in evaluate_design(idle, scenario()).reasons_of(0)
     space = Space(1)
-    row = space.encode(design())
-    row[[i for i, knob in enumerate(space.knobs) if knob.name == "ffn"][0]] = 0.0
-    assert Reason.NO_TILE.sentence in evaluate(row[None], scenario(), space).reasons_of(0)
+    row = space.encode(idle)
+    assert space.decode(row).classes[0].shares == (1.0, 1.0, 1.0)
+    assert not evaluate(row[None], scenario(), space).reasons_of(0)
 
 
 @pytest.mark.parametrize(("budget", "reason"), [
