@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from bench.explore_queries import long_search
+from bench.stable_baselines import by_stable_baselines
 from explore.action import Codec
 from explore.archive import hypervolume
 from explore.ask_tell import AskTell
 from explore.baselines import METHODS
 from explore.designer import SHIPPED, Designer
-from explore.environment import ChipEnvironment
 from explore.goal import INFEASIBLE, draw_goals, regret, score
 from explore.problem import Problem, observe
 from explore.refine import refine
@@ -86,26 +86,6 @@ def by_baseline(name: str) -> Callable:
         METHODS[name](ask, seed)
         return torch.as_tensor(ask.scores), ask.outcomes
     return run
-
-
-def by_stable_baselines(problem, evaluations, seed):
-    """SAC of Stable-Baselines3 with its defaults on `hwgen/Chip-v0`; the reference designs of an episode count, too."""
-    from stable_baselines3 import SAC
-
-    class Recorded(ChipEnvironment):
-        rows: list = []
-
-        def step(self, action):
-            answer = super().step(action)
-            self.rows.append((answer[4]["score"], self._before[0, 1 + self.codec.shape.size:]))
-            return answer
-
-    # one episode: its reference is drawn once
-    env = Recorded([problem.scenario], steps=evaluations, space=problem.space)
-    env.rows = []
-    left = max(1, evaluations - 256)
-    SAC("MlpPolicy", env, seed=seed, learning_starts=min(100, left // 2), device="cpu").learn(left)
-    return torch.tensor([s for s, _ in env.rows]), torch.stack([o for _, o in env.rows])
 
 
 def methods(agents: dict[str, Designer]) -> dict[str, Callable]:

@@ -34,6 +34,6 @@ def gradient(ask: AskTell, seed: int) -> None:
                 points.clamp_(0, 1)
         else:
             continue
-        if ask.left < _STARTS:
+        if 0 < ask.left < _STARTS:
             rest = torch.rand(int(ask.left), ask.size, dtype=torch.float64, generator=generator)
             ask.evaluate(rest.numpy())
