@@ -63,10 +63,11 @@ def areas(design: Design, liberty: Path) -> dict[str, tuple[float, float]]:
     with tempfile.TemporaryDirectory() as scratch:
         build = Path(scratch, "chip")
         generate(shape_only(SHAPE, SHAPE.max_context), design, build, images=False)
-        found = {entry["module"]: entry["all_area"] for entry in synthesise(build, liberty)}
+        modules = synthesise(build, liberty)
     gate, logic = read_liberty(liberty).gate_area, gates(knobs_of(design))
-    predicted = {"router": float(logic.router), "tile_t": float(logic.tile)}
-    return {name: (value, found[name] / gate) for name, value in predicted.items()}
+    routers = sum(m["instances"] * m["all_area"] for m in modules if m["module"].startswith("router"))
+    tile = next(m["all_area"] for m in modules if m["module"] == "tile_t")
+    return {"router": (float(logic.router), routers / design.tiles / gate), "tile_t": (float(logic.tile), tile / gate)}
 
 
 def report(errors: dict[str, list[float]]):

@@ -50,7 +50,7 @@ def power_w(knobs: Knobs, load: TileLoad, form: Packets, logic: Gates, timing: C
     wire = WIRE_PJ_BIT_MM * (node.vdd / WIRE_VDD) ** 2 * 1e-12 * rate
     on_wires = timing.link_flits * knobs.flit_bits[:, 0] * pitch * wire
     stored = (nodes * sram_pj(knobs.flit_bits / 8, load.vmem * WORD_BITS)).sum(1)
-    buffered = logic.router[:, 0] / 5 * GATE_FJ * 1e-3
+    buffered = (logic.router / logic.ports)[:, 0] * GATE_FJ * 1e-3
     ge = (nodes * (logic.tile + logic.router)).sum(1) + logic.host
     leak = (ge * node.leakage_pw_gate + (nodes * sram_bits(knobs, load)).sum(1) * node.leakage_pw_sram_bit
             + (rom_bits(knobs, load, scenario) + 8 * scenario.workload.vision_weight_bytes

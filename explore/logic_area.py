@@ -1,8 +1,8 @@
 """Logic of a tile, a router and the host port in gate equivalents, as Yosys maps what the generator emits.
 
 A gate equivalent (GE) is the smallest NAND2 of the library. The coefficients are least-squares fits to the modules of
-five designs, synthesised as `hwgen synth` does with osu018 (errors of the fit: below 1 % for units of a tile, 4 % for
-routers); `python -m bench.calibration area` prints the error on other designs.
+five designs, and to 40 routers of 3 to 5 ports, synthesised as `hwgen synth` does with osu018 (errors of the fit: below
+1 % for units of a tile, at most 3.1 % for routers); `python -m bench.calibration area` prints the error on others.
 """
 
 from dataclasses import dataclass
@@ -23,8 +23,10 @@ VECTOR = (25675.0, 1471.0 + LANE, 4.0)
 CONTROL = (11522.0, 1597.0, 1911.0, 8.33, 28.7, 695.6)
 """GE of sequencer, stations, counters and network interface: fixed, per FETCH, per station of a unit, per bit of the
 interface's buffer, per flit bit, per lane."""
-ROUTER = (866.0, 38.5, 22.2, 250.6)
-"""GE of a router: fixed, per bit of one port's buffers, per flit bit, per flit of a buffer."""
+TURN = (55.9, 0.81)
+"""GE of a router for each pair of an input and another output: fixed, per flit bit."""
+FLIT = (33.4, 7.24)
+"""GE for each flit that a port's buffers hold: fixed, per flit bit."""
 HOST = 16664.0
 """GE of the host port of a 2x2 chip (IHP SG13G2)."""
 FLIP_FLOPS = {"matrix": 0.041, "lane": 0.036, "vector": 0.088, "control": 0.096, "router": 0.109}
@@ -33,13 +35,17 @@ FLIP_FLOPS = {"matrix": 0.041, "lane": 0.036, "vector": 0.088, "control": 0.096,
 
 @dataclass(frozen=True)
 class Gates:
-    """GE of one tile's units [B, K], of a router [B, 1] and of the host port; `lanes` is that part of `vector`."""
+    """GE of one tile's units [B, K], of the mean router [B, 1] and of the host port.
+
+    `lanes` is that part of `vector`; `ports`: of the mean router.
+    """
 
     matrix: Tensor
     vector: Tensor
     control: Tensor
     router: Tensor
     lanes: Tensor
+    ports: Tensor
     host: float = HOST
 
     @property
@@ -64,6 +70,22 @@ def gates(knobs: Knobs, *, mxfp4: bool = False) -> Gates:
     vector = fixed + lane * knobs.lanes + word * knobs.vlen
     fixed, fetch, station, bit, wire, lane = CONTROL
     control = fixed + fetch * knobs.fetch + station * knobs.stations + bit * buffered + wire * knobs.flit_bits
-    fixed, bit, wire, flit = ROUTER
-    router = fixed + bit * buffered * knobs.virtual_channels + wire * knobs.flit_bits + flit * knobs.buffer_flits
-    return Gates(matrix, vector, control + lane * knobs.lanes, router, LANE * knobs.lanes)
+    ports, turns = _ports(knobs.width, knobs.height)
+    router = router_gates(ports, turns, knobs.flit_bits, knobs.buffer_flits * knobs.virtual_channels)
+    return Gates(matrix, vector, control + lane * knobs.lanes, router, LANE * knobs.lanes, ports)
+
+
+def router_gates(ports: Tensor, turns: Tensor, flit_bits: Tensor, flits: Tensor) -> Tensor:
+    """GE of a router; `turns` pairs of an input and another output; `flits` of all channels of a port."""
+    return turns * (TURN[0] + TURN[1] * flit_bits) + ports * flits * (FLIT[0] + FLIT[1] * flit_bits)
+
+
+def _ports(width: Tensor, height: Tensor) -> tuple[Tensor, Tensor]:
+    """(ports, turns) of the mean router of a mesh: the sides of a node along one axis do not depend on the other's."""
+    tiles = width * height
+    (x, x_squared), (y, y_squared) = ((2 - 2 / n, (4 - 6 / n).clamp(min=0)) for n in (width, height))
+    ports, squared = 1 + x + y, 1 + x_squared + y_squared + 2 * (x + y + x * y)
+    # the router in the corner (0, 0) has one more, to the host
+    corner = width.clamp(max=2) + height.clamp(max=2) - 1
+    ports, squared = ports + 1 / tiles, squared + (2 * corner + 1) / tiles
+    return ports, squared - ports

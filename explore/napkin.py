@@ -143,7 +143,9 @@ class _Rough:
     def silicon(self):
         """Gates, bits of SRAM and bits of ROM [B]."""
         f, v, mean, most = self.f, self.v, self.mean, self.most
-        self.router = v["flit_bits"] * (v["buffer_flits"] * 40 + 50) + 250 * v["buffer_flits"]
+        ports = 5 - 2 / v["width"] - 2 / v["height"]
+        self.router = ports * ((ports - 1) * (56 + 0.8 * v["flit_bits"])
+                               + v["buffer_flits"] * (33 + 7.2 * v["flit_bits"]))
         tile = 43_000 + 615 * v["vlen"] + 14_300 * v["lanes"] + 1600 * v["fetch"] + 1900 * v["stations"]
         gates = (self.nodes * tile).sum(1) + self.tiles * self.router
         self.cache = self.caches * (f["context"] * self.words(f["head_dim"]) + f["head_dim"] * self.words(f["context"]))

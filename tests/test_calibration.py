@@ -7,13 +7,15 @@ import json
 from pathlib import Path
 from statistics import median
 
+import pytest
 import torch
 
 from bench.calibration import predicted_cycles
-from explore.logic_area import gates
+from explore.logic_area import gates, router_gates
 from explore.space import knobs_of
 from hwgen.design import Design, TileClass
 from hwgen.model_config import ModelConfig
+from hwgen.noc.turns import sides_of
 
 MEASURED = Path(__file__).parent / "measured"
 
@@ -50,12 +52,31 @@ def test_cycles_of_fitted_designs():
 
 
 def test_gates_of_designs_not_fitted():
-    errors = {"router": [], "control": []}
+    errors = []
     for m in _lines("logic_area.jsonl"):
         if not m["fitted"]:
             tile = TileClass("t", m["fetch"], m["stations"], m["vlen"], m["lanes"])
             logic = gates(knobs_of(Design(2, 2, flit_bits=m["flit"], buffer_flits=m["buf"], multicast=m["mc"],
                                           classes=(tile,))))
-            for name, values in errors.items():
-                values.append(abs(float(getattr(logic, name)) / m[name] - 1))
-    assert all(len(values) >= 12 and median(values) <= 0.05 and max(values) <= 0.15 for values in errors.values())
+            errors.append(abs(float(logic.control) / m["control"] - 1))
+    assert len(errors) >= 12 and median(errors) <= 0.05 and max(errors) <= 0.15
+
+
+def test_gates_of_routers_not_fitted():
+    errors = []
+    for m in _lines("router_area.jsonl"):
+        ports, flit_bits, flits = (torch.tensor(float(m[name])) for name in ("ports", "flit", "buf"))
+        predicted = float(router_gates(ports, ports * (ports - 1), flit_bits, flits))
+        errors.append((m["fitted"], abs(predicted / m["ge"] - 1)))
+    others = [error for fitted, error in errors if not fitted]
+    assert len(others) >= 12 and median(others) <= 0.02 and max(others) <= 0.06
+    assert max(error for fitted, error in errors if fitted) <= 0.035
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 4), (2, 1), (2, 2), (3, 5), (8, 8)])
+def test_the_mean_router_has_the_ports_of_the_mesh(width, height):
+    logic = gates(knobs_of(Design(width, height)))
+    ports = [1 + len(sides_of(width, height, x, y)) + ((x, y) == (0, 0)) for x in range(width) for y in range(height)]
+    assert float(logic.ports) == pytest.approx(sum(ports) / len(ports))
+    one = [router_gates(torch.tensor(p), torch.tensor(p * (p - 1)), torch.tensor(128), torch.tensor(4)) for p in ports]
+    assert float(logic.router) == pytest.approx(float(sum(one)) / len(one), rel=1e-6)
