@@ -22,9 +22,11 @@ SHARE_VALUES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Of a tile class in the work of an operator class, relative to its VLEN."""
 CALIBRATED = {"routing": ("xy",), "virtual_channels": (1,), "flit_bits": (32, 64, 128, 256)}
 """Values for which cycles and area of the evaluator are measured, where the generator has more."""
-NOT_YET_EMITTED = ("streams", "tensor_split", "pipeline_stages")
+NOT_YET_EMITTED = ("streams",)
 """What Llama 3.1 8B on one die asks for and the generator has not yet. Nothing here is in any space: a name leaves the
 list together with the commit that makes the generator emit it, and becomes a knob and a column of `Knobs`."""
+ALONE = {"link_registers": 0, "port_flits": (), "pipeline_stages": 1}
+"""Knobs of the generator that the space leaves alone: no one-stream design gains by them. Streams will by stages."""
 
 
 @dataclass(frozen=True)
@@ -179,7 +181,13 @@ class Space:
 
 
 def knobs_of(design: Design) -> Knobs:
-    """The values of one design [1, ...], wherever its classes lie (the arrangement counts as the first)."""
+    """The values of one design [1, ...], wherever its classes lie (the arrangement counts as the first).
+
+    Raises HwgenError for a design with pipeline stages: cycles, memories and programs are of one stage here.
+    """
+    if design.pipeline_stages > 1:
+        raise HwgenError(f"pipeline_stages of a design to evaluate must be 1, not {design.pipeline_stages}")
+
     def column(values):
         return torch.tensor([[float(v) for v in values]], dtype=torch.float64)
 

@@ -14,13 +14,15 @@ class MatrixBound:
         self._model, self._tiles = manifest["model"], len(manifest["tiles"])
         vlen = {c["name"]: c["vlen"] for c in manifest["classes"]}
         hidden, ffn, out = self._model["hidden"], self._model["ffn"], self._model["heads"] * self._model["head_dim"]
-        self._layer = self._head = 0
+        self._layers = self._head = 0
         owners = [[] for _ in range(self._model["heads"])]
         for tile in manifest["tiles"]:
             width = vlen[tile["class"]]
             rows = {name: stop - start for name, (start, stop) in tile["rows"].items()}
-            self._layer += (rows["qkv"] + 2 * rows["ffn"]) * vector_words(hidden, width)
-            self._layer += rows["hidden"] * (vector_words(out, width) + vector_words(ffn, width))
+            work = (rows["qkv"] + 2 * rows["ffn"]) * vector_words(hidden, width)
+            work += rows["hidden"] * (vector_words(out, width) + vector_words(ffn, width))
+            first, stop = tile["layers"]
+            self._layers += (stop - first) * work
             self._head += rows["vocabulary"] * vector_words(hidden, width)
             for head in tile["heads"]:
                 owners[head].append(width)
@@ -32,7 +34,7 @@ class MatrixBound:
         # scores take one row a position, the weighted sum of values one row a channel
         cycles = {w: seen * vector_words(d, w) + d * vector_words(seen, w) for w in {w for w, _ in self._heads}}
         attention = sum(cycles[width] * part for width, part in self._heads)
-        return (self._model["layers"] * (self._layer + attention) + (self._head if output else 0)) / self._tiles
+        return (self._layers + self._model["layers"] * attention + (self._head if output else 0)) / self._tiles
 
     def run(self, prompt: int, tokens: int) -> list[float]:
         """Cycles of every output token of a run; the first covers all `prompt` tokens before it."""

@@ -56,6 +56,8 @@ class Design:
     """Stages of registers on every link between routers."""
     port_flits: tuple[tuple[str, int], ...] = ()
     """(router port, depth of its buffers) where it is more than `buffer_flits`."""
+    pipeline_stages: int = 1
+    """Bands of mesh rows that share out the layers; each matrix of a layer is split over one band."""
     clock_mhz: float = 500.0
     classes: tuple[TileClass, ...] = (TileClass("tile"),)
     node_class: tuple[int, ...] = field(default=())
@@ -125,6 +127,7 @@ CHIP_RULES = {
     "routing": _one_of(*ROUTINGS),
     "multicast": Rule(lambda v: isinstance(v, bool), "true or false", (False, True)),
     "link_registers": _integer(0, 2),
+    "pipeline_stages": _integer(1, 64),
     "clock_mhz": _number(*CLOCK_MHZ),
 }
 TILE_RULES = {

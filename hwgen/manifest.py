@@ -63,6 +63,7 @@ def manifest(chip: CompiledChip, files: list[str], images: bool) -> dict:
         "multicast": design.multicast,
         "link_registers": design.link_registers,
         "port_flits": dict(design.port_flits),
+        "pipeline_stages": design.pipeline_stages,
         "clock_mhz": design.clock_mhz,
         "context": graph.context,
         "vocab": config.vocab,
@@ -100,6 +101,7 @@ def _tile_entry(chip: CompiledChip, t: int) -> dict:
         "x": x, "y": y, "class": memory.cls.name, "instructions": len(chip.tiles[t].program),
         "rom_words": memory.rom.used, "rom_depth": chip.rom_depths[t],
         "xmem_words": memory.xmem.used, "kv_words": memory.kvmem.used, "vmem_words": memory.vmem.used,
+        "layers": list(placement.stages[placement.stage(t)].layers),
         "rows": {name: list(getattr(placement, name)[t]) for name in ("qkv", "hidden", "ffn", "vocabulary")},
         "heads": sorted({h for units in placement.units for u in units if u.tile == t
                          for h in range(u.first, u.first + u.count)}),

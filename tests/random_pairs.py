@@ -108,7 +108,7 @@ def long_pair(vlen: int, context: int) -> tuple[IntegerGraph, Design]:
 
 
 def network_pair(number: int) -> tuple[IntegerGraph, Design]:
-    """A small model on NETWORKS[number], with buffers, widths and registers that go round with the number."""
+    """A small model on NETWORKS[number]; buffers, widths, registers and stages go round with the number."""
     routing, channels, multicast = NETWORKS[number]
     width, height = ((2, 2), (3, 2), (2, 3))[number % 3]
     config = ModelConfig(vocab=97, hidden=40, layers=2, heads=3, kv_heads=1, head_dim=8, ffn=48, norm_eps=1e-5,
@@ -118,7 +118,7 @@ def network_pair(number: int) -> tuple[IntegerGraph, Design]:
     design = Design(width, height, flit_bits=FLIT_BITS[number % 5], buffer_flits=(3, 2, 4, 6)[number % 4],
                     routing=routing, virtual_channels=channels, multicast=multicast, clock_mhz=100, classes=classes,
                     link_registers=number // 4 % 3, port_flits=((("west", 9),), ())[number % 2],
-                    node_class=(1, *[0] * (width * height - 1)))
+                    pipeline_stages=1 + number // 2 % 2, node_class=(1, *[0] * (width * height - 1)))
     return quantize(random_model(config, np.random.default_rng(number)), allow_wrap=True), design
 
 

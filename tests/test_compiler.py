@@ -1,5 +1,8 @@
 """Placement, words, dependencies, proofs and capacities."""
 
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -119,6 +122,32 @@ def test_routes_of_a_design_are_proven():
     prove_routes(Design(4, 3, routing="odd-even", virtual_channels=2))
     with pytest.raises(HwgenError, match="odd-even with multicast must have at least 2 virtual channels, not 1"):
         prove_routes(Design(4, 3, routing="odd-even"))
+
+
+def test_every_layer_is_whole_within_its_stage():
+    placement = place(replace(CONFIG, layers=7), Design(3, 5, pipeline_stages=3))
+    assert [stage.tiles for stage in placement.stages] == [(0, 6), (6, 9), (9, 15)]
+    assert [stage.layers for stage in placement.stages] == [(0, 3), (3, 4), (4, 7)]
+    for layer in range(7):
+        members = placement.members(layer)
+        for spans, rows in ((placement.hidden, CONFIG.hidden), (placement.ffn, CONFIG.ffn)):
+            own = [spans[t] for t in members]
+            assert own[0][0] == 0 and own[-1][1] == rows
+            assert all(a[1] == b[0] for a, b in pairwise(own))
+        assert {unit.tile for unit in placement.units[layer]} <= set(members)
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"pipeline_stages": 3}, "pipeline_stages must be at most the 2 rows of the mesh, not 3"),
+    ({"height": 9, "pipeline_stages": 9, "node_class": ()},
+     "pipeline_stages must be at most the 8 layers of the model, not 9"),
+    ({"pipeline_stages": 2, "node_class": (1, 1, 0, 0)},
+     "Shares of ffn must be above 0 on a tile of every pipeline stage, not 0 on all of mesh rows 0 to 0"),
+])
+def test_stages_that_cannot_be_are_refused(change, words):
+    classes = (TileClass("a"), TileClass("b", shares=(1.0, 0.0, 1.0)))
+    with pytest.raises(HwgenError, match=words):
+        place(replace(CONFIG, layers=8), replace(Design(2, 2, classes=classes), **change))
 
 
 def test_order_proof_finds_a_writer_that_did_not_wait(monkeypatch):

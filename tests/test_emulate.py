@@ -32,6 +32,24 @@ def test_logits_mode_gives_every_logit_in_order():
     np.testing.assert_array_equal(logits, Reference(graph).step(3, 0))
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_stages_that_share_out_the_layers_agree_with_the_reference(seed):
+    rng = np.random.default_rng(seed)
+    config = ModelConfig(vocab=97, hidden=int(rng.choice([40, 64, 72])), layers=int(rng.integers(2, 6)), heads=4,
+                         kv_heads=int(rng.choice([1, 2])), head_dim=8, ffn=int(rng.choice([48, 80])), norm_eps=1e-5,
+                         max_context=20, tied=bool(rng.integers(2)))
+    width, height = int(rng.integers(2, 4)), int(rng.integers(2, 5))
+    few = TileClass("b", vlen=16, lanes=4, shares=tuple(float(s) for s in rng.choice([0.0, 1.0, 2.0], 3)))
+    design = Design(width, height, classes=(TileClass("a", vlen=8, lanes=2), few), multicast=bool(rng.integers(2)),
+                    pipeline_stages=int(rng.integers(2, min(height, config.layers) + 1)),
+                    node_class=tuple(int(t % width and (t == 1 or rng.random() < 0.5)) for t in range(width * height)))
+    graph = quantize(random_model(config, rng), allow_wrap=True)
+    chip = compile_chip(graph, design)
+    assert len({chip.placement.stage(t) for t in range(design.tiles)}) == design.pipeline_stages
+    wanted = Reference(graph).generate([1, 2, 3], 5, eos=None)
+    assert Emulator(chip, seed).generate([1, 2, 3], 5) == wanted
+
+
 def test_messages_that_arrive_in_no_order_are_noticed_where_a_tile_does_not_tell_of_its_own(monkeypatch):
     """A tile without a part in attention, which the others do not wait for, gets its words of two gathers mixed."""
     config = ModelConfig(vocab=97, hidden=40, layers=2, heads=2, kv_heads=1, head_dim=8, ffn=48, norm_eps=1e-5,

@@ -18,9 +18,11 @@ from hwgen.quantize import quantize
 BASE = Design(2, 2, flit_bits=64, buffer_flits=4, clock_mhz=100.0, node_class=(0, 0, 0, 1), classes=(
     TileClass("a", fetch=2, stations=3, vlen=16, lanes=4), TileClass("b", fetch=1, stations=2, vlen=8, lanes=2)))
 CHIP = {"width": 3, "height": 3, "flit_bits": 128, "virtual_channels": 2, "buffer_flits": 6, "routing": "west-first",
-        "multicast": False, "clock_mhz": 200.0, "link_registers": 1, "port_flits": (("west", 8),)}
+        "multicast": False, "clock_mhz": 200.0, "link_registers": 1, "port_flits": (("west", 8),),
+        "pipeline_stages": 2}
 TILE = {"fetch": 4, "stations": 5, "vlen": 32, "lanes": 8}
-UNSEEN = {"link_registers", "port_flits", *(k for k, values in CALIBRATED.items() if len(values) == 1)}
+UNSEEN = {"link_registers", "port_flits", "pipeline_stages",
+          *(k for k, values in CALIBRATED.items() if len(values) == 1)}
 """Knobs of the generator that the explorer leaves alone."""
 
 
@@ -44,8 +46,9 @@ def changed(knob):
     return replace(BASE, classes=(replace(first, **{knob: TILE[knob]}), BASE.classes[1]))
 
 
-KNOBS = (*CHIP_KNOBS, "clock_mhz", "link_registers", "port_flits", "nodes", "arrangement", *TILE_KNOBS, *SHARES)
-QUICK = ("buffer_flits", "clock_mhz", "stations", "ffn")
+KNOBS = (*CHIP_KNOBS, "clock_mhz", "link_registers", "port_flits", "pipeline_stages", "nodes", "arrangement",
+         *TILE_KNOBS, *SHARES)
+QUICK = ("buffer_flits", "clock_mhz", "stations", "ffn", "pipeline_stages")
 
 
 def emitted(graph, design, folder):
@@ -58,7 +61,7 @@ def emitted(graph, design, folder):
 
 @pytest.fixture(scope="module")
 def graph():
-    config = ModelConfig(vocab=64, hidden=64, layers=1, heads=4, kv_heads=2, head_dim=16, ffn=96, norm_eps=1e-5,
+    config = ModelConfig(vocab=64, hidden=64, layers=2, heads=4, kv_heads=2, head_dim=16, ffn=96, norm_eps=1e-5,
                          max_context=16, tied=True)
     return quantize(random_model(config, np.random.default_rng(1)), allow_wrap=True)
 

@@ -19,47 +19,58 @@ def phases(placement: Placement):
 
     In the first, one of the tiles with rows of the embedding sends.
     """
-    tiles = range(len(placement.qkv))
-    everyone = frozenset(tiles)
-
-    def owners(spans):
-        return frozenset(t for t in tiles if spans[t][1] > spans[t][0])
-
-    yield "x", owners(placement.vocabulary), everyone
+    everyone = frozenset(range(len(placement.qkv)))
+    layers = len(placement.units)
+    yield ("x", frozenset(t for t, (a, b) in enumerate(placement.vocabulary) if b > a),
+           frozenset(placement.members(0)))
     for layer, units in enumerate(placement.units):
+        members = frozenset(placement.members(layer))
         attention = frozenset(u.tile for u in units)
-        yield "qkv", owners(placement.qkv), attention
-        yield "attention", attention | placement.bystanders(layer), everyone
-        yield "x", owners(placement.hidden), everyone
-        yield "h", everyone, everyone  # bystanders too
-        yield "x", owners(placement.hidden), everyone
+        hidden = placement.owners(placement.hidden, layer)
+        yield "qkv", placement.owners(placement.qkv, layer), attention
+        yield "attention", attention | placement.bystanders(layer), members
+        yield "x", hidden, members
+        yield "h", members, members  # bystanders too
+        yield "x", hidden, frozenset(placement.members(layer + 1)) if layer + 1 < layers else everyone
 
 
 def prove_order(design: Design, placement: Placement) -> None:
-    """Between two gathers into a buffer, every writer of the second must have heard of every receiver of the first.
+    """Between two gathers into a tile's buffer, every writer of the second must have heard that it has read the first.
 
-    That is, have received, directly or through others, something that the receiver sent after its wait for the first.
+    That is, have received, directly or through others, something that the tile sent after its wait for the first.
     No order of packets is needed then, for no two that write the same words are ever under way at once.
     """
     sequence = list(phases(placement))
     for position, (name, _, receivers) in enumerate(sequence):
-        later = next((p for p in range(position + 1, len(sequence)) if sequence[p][0] == name), None)
-        if later is None:
-            continue
-        writers = sequence[later][1]
-        unaware = {p: writers - _informed(sequence[p:later]) for p in range(position + 1, later)}
-        for tile in sorted(receivers):
-            lost = next((unaware[p] for p in unaware if tile in sequence[p][1]), writers) - {tile}
-            if lost:
-                raise HwgenError(
-                    f"tile {min(lost) % design.width},{min(lost) // design.width} must wait for tile "
-                    f"{tile % design.width},{tile // design.width} before it overwrites {name} there")
+        waiting = receivers
+        for later in range(position + 1, len(sequence)):
+            if sequence[later][0] == name and waiting:
+                _prove_overwriting(design, name, waiting & sequence[later][2], sequence[position + 1:later + 1])
+                waiting -= sequence[later][2]
+
+
+def _prove_overwriting(design: Design, name: str, readers: frozenset[int], sequence) -> None:
+    """`readers` have what the gather before `sequence` brought; its last gather overwrites that."""
+    writers, silent = sequence[-1][1], readers
+    for place, (_, senders, _) in enumerate(sequence[:-1]):
+        if told := silent & senders:
+            _refuse(design, name, told, writers - _informed(sequence[place:]))
+            silent -= told
+    _refuse(design, name, silent, writers)
+
+
+def _refuse(design, name, readers, unaware):
+    for tile in sorted(readers) if unaware else ():
+        if lost := unaware - {tile}:
+            raise HwgenError(
+                f"tile {min(lost) % design.width},{min(lost) // design.width} must wait for tile "
+                f"{tile % design.width},{tile // design.width} before it overwrites {name} there")
 
 
 def _informed(sequence) -> frozenset[int]:
-    """Tiles that have heard of a sender of the first gather when the last one has ended."""
+    """Tiles that have heard of a sender of the first gather when the last one begins."""
     informed = sequence[0][2]
-    for _, senders, receivers in sequence[1:]:
+    for _, senders, receivers in sequence[1:-1]:
         if informed & senders:
             informed |= receivers
     return informed

@@ -13,8 +13,9 @@ class TileAttention(TileBuilder):
     def qkv(self, layer):
         """This tile's rows of q, k, v, each sent to the tiles whose units need it."""
         self.wait(Unit.VECTOR, X, self.config.hidden, self.memory.x)
-        if layer == 0:
+        if layer == self.stage.layers[0]:
             self.wait(Unit.VECTOR, ROPE, self.config.head_dim, self.memory.rope)
+            self.begin_stage()
         start, stop = self.placement.qkv[self.index]
         if stop > start:
             bias = self.config.attention_bias
@@ -167,4 +168,4 @@ class TileAttention(TileBuilder):
                       [p.span(), cache.v.span(a * words, (b - a) * words)], [weighted.span(a, b - a)])
         self.to_vmem("SCALE", weighted, d, output, sin=4 + way, shift=-3 - self.graph.layers[layer].att_frac)
         senders = len({unit.tile for unit in self.placement.units[layer]})
-        self.send(output, d, self.memory.attention.base + head * d, ATTENTION, senders=senders)
+        self.send_all(output, d, self.memory.attention.base + head * d, ATTENTION, self.stage.tiles, senders=senders)

@@ -1,11 +1,11 @@
 """What the phases of a tile's program are written with: its instructions, staging buffers and ROM slices."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import NamedTuple
 
 from hwgen.compiler.dependencies import Step
 from hwgen.compiler.memory import Region
-from hwgen.compiler.place import Placement
+from hwgen.compiler.place import Placement, Span
 from hwgen.compiler.tile_memory import BLOCK, TileMemory, up
 from hwgen.compiler.words import vector_words
 from hwgen.design import Design
@@ -55,6 +55,7 @@ class TileBuilder:
         self.index = self.memory.index
         self.vlen = self.memory.vlen
         self.column, self.line = self.index % self.design.width, self.index // self.design.width
+        self.stage = self.placement.stages[self.placement.stage(self.index)]
         self.hidden_rows = self.placement.hidden[self.index]
         self.ffn_rows = self.placement.ffn[self.index]
         self.head_rows = self.placement.vocabulary[self.index]
@@ -102,16 +103,24 @@ class TileBuilder:
                   {"x": first, "base": (table.base - base) % (1 << 24), "rows": n, "stride": words, "dst": dst.base,
                    "index": index, "two_limb": two_limb, "narrow": int(table.narrow)}, (), [dst.span(0, n)], when)
 
-    def send(self, src, n, target, counter, tile=None, *, senders=1, start=0, when=When.ALWAYS):
-        """n words from src to word `target` of one tile; or of all, then together with so many senders alike."""
-        width, height = self.design.width, self.design.height
-        if tile is None and not (self.design.multicast and multicast_pays(self.design.network, n, senders)):
-            for step in range(self.design.tiles):  # each begins with another one, the next
-                other = (self.index + 1 + step) % self.design.tiles
-                self.send(src, n, target, counter, other, start=start, when=when)
+    def send(self, src, n, target, counter, tile, *, start=0, when=When.ALWAYS):
+        """n words from src to word `target` of a tile."""
+        place = (tile % self.design.width, tile // self.design.width)
+        self._send(src, n, target, counter, (place, place), start, when)
+
+    def send_all(self, src, n, target, counter, tiles: Span | None = None, *, senders=1, when=When.ALWAYS):
+        """The same to a stage's `tiles`, or to all, together with so many senders alike."""
+        width = self.design.width
+        first, stop = tiles or (0, self.design.tiles)
+        band = replace(self.design.network, height=(stop - first) // width)
+        if self.design.multicast and multicast_pays(band, n, senders):
+            self._send(src, n, target, counter, ((0, first // width), (width - 1, stop // width - 1)), 0, when)
             return
-        x0, y0 = (tile % width, tile // width) if tile is not None else (0, 0)
-        x1, y1 = (x0, y0) if tile is not None else (width - 1, height - 1)
+        for step in range(stop - first):  # each begins with another one, the next
+            self.send(src, n, target, counter, first + (self.index + 1 + step - first) % (stop - first), when=when)
+
+    def _send(self, src, n, target, counter, corners, start, when):
+        (x0, y0), (x1, y1) = corners
         self.emit(Unit.SEND, "SEND",
                   {"src": src.base + start, "n": n, "dst": target, "x0": x0, "y0": y0, "x1": x1, "y1": y1,
                    "ctr": counter}, [src.span(start, n)], (), when)
@@ -121,8 +130,8 @@ class TileBuilder:
                   [src.span(start, n)], (), when)
 
     def report_arrival(self, counter):
-        """Tell all tiles, in a gather to which this one adds nothing, that x has arrived here: one word, not read."""
-        self.send(self.memory.x, 1, self.memory.grant.base, counter)
+        """Tell the stage, in a gather to which this tile adds nothing, that x has arrived here: one word, not read."""
+        self.send_all(self.memory.x, 1, self.memory.grant.base, counter, self.stage.tiles)
 
     # --- storage --------------------------------------------------------------------------------------------------
 

@@ -65,7 +65,10 @@ class TileMemory:
         new = self.vmem.allocate
         self.grant = new("grant", 1)
         self.x = new("x", config.hidden + BLOCK)
-        self.residual = new("residual", max(b - a for a, b in placement.hidden))
+        # behind the first stage it comes as a piece of x, from a row start on
+        lead = ROW if len(placement.stages) > 1 else 0
+        whole = new("residual", lead + max(b - a for a, b in placement.hidden))
+        self.residual = Region(whole.name, whole.memory, whole.base + lead, whole.size - lead)
         self.rope = new("rope", config.head_dim)
         self.gain = new("gain", config.hidden if config.tied else 0)
         self.attention = new("attention", config.heads * config.head_dim + BLOCK)

@@ -1,13 +1,13 @@
 """The program of one tile, phase by phase.
 
-Every tile runs the same phases: embedding, then per layer q/k/v, attention, output projection, gate/up, down, then
-the head. Between phases a vector is gathered on all tiles; each gather needs the whole of the one before, so a phase
-of any tile starts after all tiles ended the phase before last, and buffers are reused without credits (prove.py). A
-tile that adds nothing to a gather sends one word instead, so that all know it has what came before.
+Every tile runs the same phases: embedding, then per layer of its stage q/k/v, attention, output projection, gate/up,
+down, then the head. Between phases a vector is gathered on all tiles of the stage; each gather needs the whole of the
+one before, so a phase of any tile starts after all tiles ended the phase before last, and buffers are reused without
+credits (prove.py). A tile that adds nothing to a gather sends one word instead, so that all know it has what came
+before. What the last layer of a stage gives is gathered on the tiles of the next, that of the model on all.
 """
 
-from hwgen.compiler.memory import Region
-from hwgen.compiler.place import row_owners
+from hwgen.compiler.memory import ROW, Region
 from hwgen.compiler.tile_attention import TileAttention
 from hwgen.compiler.tile_builder import ATTENTION, GAIN, GRANT, RESIDUAL, ROPE, H, X
 from hwgen.compiler.tile_memory import BLOCK, up
@@ -25,7 +25,7 @@ class TileProgram(TileAttention):
     def build(self) -> "TileProgram":
         """Emit the whole program."""
         self.begin_token()
-        for layer in range(self.config.layers):
+        for layer in range(*self.stage.layers):
             self.qkv(layer)
             self.attention(layer)
             self.project(layer)
@@ -43,12 +43,12 @@ class TileProgram(TileAttention):
         self.emit(Unit.CONTROL, "RANGE", {"lo": first, "hi": stop})
         if stop > first:
             self.head_rom = self.rom("head" if config.tied else "embed", -1, first, stop, words)
-            pieces = [(t, a, b) for t, (a, b) in enumerate(self.placement.hidden) if b > a]
+            pieces = [(t, *self.placement.hidden[t]) for t in sorted(self.placement.owners(self.placement.hidden, 0))]
             for t, a, b in pieces:
                 piece = self.buffer(f"embed{t}", b - a)
                 self.gather(self.head_rom, piece, first=a, n=b - a, index=Index.TOKEN, words=words,
                             base=first * words, when=When.OWNER)
-                self.send(piece, b - a, self.memory.x.base + a, X, when=When.OWNER)
+                self.send_all(piece, b - a, self.memory.x.base + a, X, self.placement.stages[0].tiles, when=When.OWNER)
             for t, a, b in pieces:
                 self.send(self.buffer(f"embed{t}", b - a), b - a, self.memory.residual.base, RESIDUAL, t,
                           when=When.OWNER)
@@ -62,12 +62,12 @@ class TileProgram(TileAttention):
             rope = self.buffer("rope.row", d)
             table = self.rom("rope", -1, 0, self.graph.context, words)
             self.gather(table, rope, n=d, index=Index.POSITION, words=words, two_limb=1)
-            self.send(rope, d, self.memory.rope.base, ROPE)
+            self.send_all(rope, d, self.memory.rope.base, ROPE)
         if config.tied and self.index == self.placement.gain_tile:
             gain = self.buffer("gain.row", config.hidden)
             table = self.rom("gain", -1, 0, 1, table_words(config.hidden, self.vlen))
             self.gather(table, gain, n=config.hidden, words=0, two_limb=1)
-            self.send(gain, config.hidden, self.memory.gain.base, GAIN)
+            self.send_all(gain, config.hidden, self.memory.gain.base, GAIN)
 
     def _bias_constants(self):
         """Write [64, 1] behind operand vectors that meet a bias, and zeros up to the block where words are short."""
@@ -102,7 +102,24 @@ class TileProgram(TileAttention):
         residual = self.memory.residual
         n = stop - start
         self.to_vmem("ADD", residual, n, residual, reads=[product.span(0, n)], b=product.base)
-        self.send(residual, n, self.memory.x.base + start, X, senders=row_owners(self.placement.hidden))
+        self.send_all(residual, n, self.memory.x.base + start, X, self._readers(name, layer),
+                      senders=len(self.placement.owners(self.placement.hidden, layer)))
+
+    def _readers(self, name, layer):
+        """Tiles that go on with x after `o` or `down` of a layer; None: all."""
+        if name == "o" or layer + 1 < self.stage.layers[1]:
+            return self.stage.tiles
+        if layer + 1 == self.config.layers:
+            return None
+        return self.placement.stages[self.placement.stage(self.index) + 1].tiles
+
+    def begin_stage(self):
+        """Behind the first stage, which gets it from the embedding: this tile's slice of the residual, out of x."""
+        start, stop = self.hidden_rows
+        if self.stage.layers[0] and stop > start:
+            lead = start % ROW
+            self.send(self.memory.x, stop - start + lead, self.memory.residual.base - lead, RESIDUAL, self.index,
+                      start=start - lead)
 
     def project(self, layer):
         """Output projection and residual addition."""
@@ -110,8 +127,9 @@ class TileProgram(TileAttention):
         length, bias = config.heads * config.head_dim, config.output_bias
         self.wait(Unit.VECTOR, ATTENTION, length + len(self.placement.bystanders(layer)), self.memory.attention)
         start, stop = self.hidden_rows
-        if layer == 0:
-            self.wait(Unit.VECTOR, RESIDUAL, stop - start, self.memory.residual)
+        if layer == self.stage.layers[0] and stop > start:
+            lead = start % ROW if layer else 0
+            self.wait(Unit.VECTOR, RESIDUAL, stop - start + lead, self.memory.residual)
         if stop > start:
             operand = self.operand("attention", length, bias)
             self.to_x("COPY", self.memory.attention, self.quantised_length(length, bias), operand,
@@ -139,12 +157,13 @@ class TileProgram(TileAttention):
             self.to_vmem("SILU", gate, n, gated, shift=28 - graph.silu_frac)
             self.to_vmem("MUL", raised, n, h, reads=[gated.span(0, n)], b=gated.base,
                          shift=12 + graph.silu_frac - graph.h_frac)
-            self.send(h, n, self.memory.h.base + a, H, senders=row_owners(self.placement.ffn))
+            self.send_all(h, n, self.memory.h.base + a, H, self.stage.tiles,
+                          senders=len(self.placement.owners(self.placement.ffn, layer)))
 
     def down(self, layer):
         """Down projection and residual addition."""
         config = self.config
-        self.wait(Unit.VECTOR, H, config.ffn + len(self.placement.ffn_bystanders), self.memory.h)
+        self.wait(Unit.VECTOR, H, config.ffn + len(self.placement.ffn_bystanders(layer)), self.memory.h)
         start, stop = self.hidden_rows
         if stop > start:
             operand = self.operand("h", config.ffn, config.mlp_bias)
