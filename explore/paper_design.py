@@ -41,6 +41,9 @@ PAPER_ROWS = (
     PaperRow(14, 21, 22, 400, 14.2, 1992, 3264), PaperRow(22, 16, 16, 250, 7.1, 2882, 1155),
     PaperRow(28, 11, 12, 250, 3.8, 3545, 623))
 
+SILICON = "Taalas HC1, silicon, N6, 3- and 6-bit weights in mask ROM: 815 mm2, 16,960 tok/s per user, 200 to 250 W"
+"""The chip that runs the same model (the maker's figures, 2026)."""
+
 
 @dataclass(frozen=True)
 class Comparison:

@@ -3,6 +3,7 @@
 import csv
 import io
 import json
+from dataclasses import replace
 from math import log10
 
 import numpy as np
@@ -11,6 +12,8 @@ from explore.archive import pareto_front
 from explore.evaluate import Evaluation
 from explore.formats import format_note
 from explore.goal import INFEASIBLE
+from explore.node import ROM_ANCHORS
+from explore.paper_design import SILICON
 from explore.search import Search
 from explore.tile_map import TileMap, deviation, tile_map
 from hwgen.template_files import environment
@@ -109,7 +112,7 @@ def report_html(search: Search, facts: dict, paper: list | None = None, scaling:
         plain=plain, scenario=scenario, design=design, figures=figures, bars=bars, facts=facts,
         front=front_svg(search), front_size=len(search.front), maps=_heat_maps(maps) if maps else [],
         limits=limits(search, figures), deviation=deviation(design, scenario, maps) if maps else {},
-        progress=_progress(search), paper=paper or [], scaling=scaling or [], feasible=search.feasible,
+        progress=_progress(search), paper=paper or [], silicon=SILICON, scaling=scaling or [], feasible=search.feasible,
         formats=format_note(scenario.workload.mxfp4))
 
 
@@ -126,10 +129,22 @@ def limits(search: Search, figures: dict) -> list[tuple[str, str]]:
     found.append(("multipliers", f"{plain(tok_s)} of {plain(peak)} tok/s that they allow, {tok_s / peak:.1%}"))
     found.append(("reading the weights", f"{figures['floor_power']:.4g} W of {figures['power']:.4g} W, "
                                          f"{figures['floor_power'] / figures['power']:.1%}: no design is below"))
+    found.append(("weight ROM", _rom_anchors(search, figures)))
     slowest = max(figures["cycle_parts"], key=figures["cycle_parts"].get)
     found.append(("time", f"{slowest.replace('_', ' ')} takes most of a token, "
                           f"{figures['cycle_parts'][slowest] / figures['cycles']:.1%}"))
     return found
+
+
+def _rom_anchors(search, figures) -> str:
+    """The die by the density of published ROM macros, which counts, and by that of the bare cell."""
+    scenario = search.problem.scenario
+    bare = replace(search.problem, scenario=replace(scenario, rom_anchor="cell"))
+    dense = figures_of(bare.figures(search.actions[search.best:search.best + 1]))
+    macro, cell = (scenario.node.rom_bits_mm2(anchor) / 1e6 for anchor in ROM_ANCHORS)
+    weights, bare_weights = (f["area_parts"]["weights"] for f in (figures, dense))
+    return (f"{weights:.4g} mm2 at the {macro:.4g} Mb/mm2 of a macro; at the {cell:.4g} Mb/mm2 of bare cells "
+            f"{bare_weights:.4g} mm2, and the die {dense['area']:.4g} mm2")
 
 
 def _shares(parts: dict, unit: str) -> list[dict]:

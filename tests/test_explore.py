@@ -173,6 +173,7 @@ def test_a_run_holds_what_it_says(run_folder):
     assert len((folder / "pareto.csv").read_text().splitlines()) == summary["front"] + 1
     page = (folder / "report.html").read_text()
     assert "http://" not in page.replace("http://www.w3.org", "") and "https://" not in page and "<svg" in page
+    assert "Mb/mm2 of bare cells" in page
 
 
 def test_killed_and_started_again_it_gives_the_same_bytes(run_folder, tmp_path):
