@@ -21,6 +21,7 @@ LAYERS = [
     {"liberty", "yosys_jobs", "report", "noc_report", "testbench", "router_timing"},
     {"noc_bench", "synth", "generate", "simulate"},
     {"run", "router_report"},
+    {"commands"},
     {"cli"},
 ]
 RANK = {name: rank for rank, layer in enumerate(LAYERS) for name in layer}

@@ -1,0 +1,117 @@
+"""Commands on a chip: generate, sim, synth."""
+
+import contextlib
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from hwgen.commands.terminal import (
+    AllowWrap,
+    Context,
+    Force,
+    Json,
+    MaxTokens,
+    Model,
+    Prompt,
+    PromptIds,
+    answer,
+    app,
+    ids_of,
+    read_graph,
+    step,
+)
+
+
+@app.command(epilog="Example: hwgen generate examples/model examples/designs/2x2.yaml -o build/story")
+def generate(
+    model: Model,
+    design: Annotated[Path, typer.Argument(help="Design file (YAML)")],
+    output: Annotated[Path, typer.Option("-o", "--output", help="Folder to make")],
+    context: Context = None,
+    images: Annotated[bool, typer.Option(help="Write ROM images (without, config.json alone is enough)")] = True,
+    allow_wrap: AllowWrap = False,
+    force: Force = False,
+    json_: Json = False,
+) -> None:
+    """Emit a chip: Verilog, ROM images, programs, testbench, manifest and report."""
+    from hwgen.design import read_design
+    from hwgen.emit.write import check_output
+    from hwgen.generate import generate as emit
+
+    plan = read_design(design)
+    check_output(output, force=force)
+    graph = read_graph(model, context, allow_wrap) if images else _shape(model, context)
+    with step(f"generating {output}"):
+        summary = emit(graph, plan, output, images=images, force=force)
+    answer(json_, summary, "{output}: {tiles} tiles, {modules} modules, {instructions} instructions".format(**summary))
+
+
+def _shape(model: str, context: int | None):
+    """A graph of the right sizes without weights, where none are needed."""
+    from hwgen.integer_graph import is_graph_file, shape_only
+    from hwgen.load import load
+    from hwgen.quantize import check_context
+
+    path = Path(model)
+    if path.is_file() and is_graph_file(path):
+        return read_graph(model, context)
+    config = load(path, weights=False).config
+    return shape_only(config, check_context(config, context))
+
+
+@app.command(epilog="Example: hwgen sim build/story --sim verilator --prompt 'Once upon a time' --max-tokens 32")
+def sim(
+    build: Annotated[Path, typer.Argument(help="Folder that `hwgen generate` made")],
+    sim: Annotated[str, typer.Option(help="verilator or icarus")] = "verilator",
+    prompt: Prompt = None,
+    prompt_ids: PromptIds = None,
+    max_tokens: MaxTokens = 64,
+    json_: Json = False,
+) -> None:
+    """Simulate the chip through its AXI ports and stream the text as tokens appear."""
+    from hwgen.run import run
+
+    with _stages() as stage:
+        result = run(build, sim=sim, prompt_ids=ids_of(prompt, prompt_ids),
+                     max_tokens=max_tokens, stream=None if json_ else _print_piece, on_stage=stage)
+    if json_:
+        print(json.dumps(result))
+    else:
+        print(f"\n{len(result['tokens'])} tokens, {result['cycles']} cycles", file=sys.stderr)
+
+
+@contextlib.contextmanager
+def _stages():
+    """A callback that says on stderr what is under way until text appears."""
+    with contextlib.ExitStack() as stack:
+        def stage(name):
+            stack.close()
+            if name == "compile":
+                stack.enter_context(step("compiling the simulation (once per chip)"))
+
+        yield stage
+
+
+def _print_piece(piece: str):
+    print(piece, end="", flush=True)
+
+
+@app.command(epilog="Example: hwgen synth build/story --liberty cells.lib")
+def synth(
+    build: Annotated[Path, typer.Argument(help="Folder that `hwgen generate` made")],
+    liberty: Annotated[Path | None, typer.Option(help="Cell library; default generic gates")] = None,
+    json_: Json = False,
+) -> None:
+    """Synthesise every distinct module with Yosys and print a table of cells."""
+    from hwgen.synth import as_table, synthesise
+
+    with step("synthesising"):
+        modules = synthesise(build, liberty)
+    if json_:
+        print(json.dumps({"modules": modules}))
+    else:
+        Console().print(as_table(modules))

@@ -1,0 +1,87 @@
+"""What all commands share: the application, options by the same name, answers and progress."""
+
+import contextlib
+import json
+import math
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+
+from hwgen.errors import HwgenError
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
+                  help="Turn a transformer checkpoint into a chip.")
+progress = Console(stderr=True)
+
+Model = Annotated[str, typer.Argument(help="Hugging Face folder, GGUF file, or a Q file that `hwgen quantize` wrote")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout; progress goes to stderr")]
+Context = Annotated[int | None, typer.Option(help="Positions to build for; default the model's, capped at 512")]
+Weights = Annotated[str, typer.Option(help="Format of the layers' matrices: mxint8 or mxfp4")]
+Head = Annotated[str, typer.Option(help="Format of embedding and head: mxint8 or mxfp4")]
+AllowWrap = Annotated[bool, typer.Option(help="Accept sums that may leave Q19.12 (they wrap, flagged)")]
+Prompt = Annotated[str | None, typer.Option(help="Text; BOS is added if the tokenizer does")]
+PromptIds = Annotated[str | None, typer.Option(help="Token ids, comma-separated, taken literally")]
+MaxTokens = Annotated[int, typer.Option(help="New tokens at most")]
+Force = Annotated[bool, typer.Option(help="Overwrite an output folder that hwgen made")]
+
+
+def answer(as_json: bool, values: dict, text: str):
+    """Print the values as JSON, or the text."""
+    # JSON has no infinity
+    finite = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()}
+    print(json.dumps(finite) if as_json else text)
+
+
+@contextlib.contextmanager
+def step(what: str):
+    """Show that something is under way, on stderr."""
+    with progress.status(what):
+        yield
+
+
+def read_graph(model: str, context: int | None, allow_wrap: bool = False):
+    """The integer graph of a Q file, or of a model quantised with the defaults."""
+    from hwgen.integer_graph import IntegerGraph, is_graph_file
+
+    path = Path(model)
+    if path.is_file() and is_graph_file(path):
+        graph = IntegerGraph.load(path)
+        if context is not None and context != graph.context:
+            raise HwgenError(f"Context must be {graph.context}, as {model} was quantised for, not {context}")
+        return graph
+    from hwgen.load import load
+    from hwgen.quantize import quantize
+
+    with step(f"quantising {model}"):
+        return quantize(load(path), context=context, allow_wrap=allow_wrap)
+
+
+def ids_of(prompt: str | None, prompt_ids: str | None) -> Callable:
+    """Checks what can be checked at once; the answer makes the ids, given the model's tokenizer."""
+    if (prompt is None) == (prompt_ids is None):
+        raise HwgenError("Exactly one of --prompt and --prompt-ids must be given")
+    if prompt is None:
+        if not re.fullmatch(r"\s*-?[0-9]+\s*(,\s*-?[0-9]+\s*)*", prompt_ids):
+            raise HwgenError(f"Prompt ids must be integers separated by commas, not {prompt_ids!r}")
+        ids = [int(part) for part in prompt_ids.split(",")]
+        return lambda tokenizer: ids
+
+    def encode(tokenizer):
+        if tokenizer is None:
+            raise HwgenError("--prompt must come with a model that has a tokenizer; use --prompt-ids")
+        return tokenizer.encode(prompt)
+
+    return encode
+
+
+def numbers(what: str, text: str, kind: type) -> list:
+    """The numbers of a comma-separated list."""
+    try:
+        return [kind(part) for part in text.split(",")]
+    except ValueError:
+        name = "integers" if kind is int else "numbers"
+        raise HwgenError(f"{what} must be {name} separated by commas, not {text!r}") from None
