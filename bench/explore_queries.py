@@ -7,15 +7,14 @@ Stable-Baselines3 at 1,000. Some 40 s a query on one core, of the ten with all m
 """
 
 import argparse
-import json
-import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from bench.row_file import RowFile
 from bench.stable_baselines import by_stable_baselines
 from explore.ask_tell import AskTell
 from explore.baselines import METHODS
@@ -75,17 +74,18 @@ def frozen_queries(count: int, codec, seed: int = SEED) -> list[Query]:
     return queries
 
 
-def long_search(problem: Problem, goal: Goals, evaluations: int, seed: int) -> np.ndarray:
-    """Scores in the order of evaluation of the planner's search, asking the evaluator itself; from random designs."""
-    generator, scores = torch.Generator().manual_seed(seed), []
+def long_search(problem: Problem, goal: Goals, evaluations: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Scores and outcomes, in order: the planner's search by the evaluator's word, from random designs."""
+    generator, scores, seen = torch.Generator().manual_seed(seed), [], []
 
     def value(actions):
-        scores.append(score(problem.outcomes(actions), goal))
+        seen.append(problem.outcomes(actions))
+        scores.append(score(seen[-1], goal))
         return scores[-1]
 
     start = problem.random_actions(2048, generator)
     plan(problem, value, start, generator, rounds=max(1, (evaluations - 2048) // (ISLANDS * 200)), islands=ISLANDS)
-    return torch.cat(scores).numpy()
+    return torch.cat(scores), torch.cat(seen)
 
 
 def median_interval(values, draws: int = 2000) -> tuple[float, float, float]:
@@ -105,15 +105,16 @@ def best_of(method: str, problem: Problem, evaluations: int, seed: int) -> float
 
 
 def measure(designer: Designer, queries: list[Query], *, known: int, evaluations: int = 0, seeds: int = 3,
-            slow: int = 0, on_row: Callable[[dict], None] | None = None) -> list[dict]:
+            slow: int = 0, done: Sequence[dict] = (), on_row: Callable[[dict], None] | None = None) -> list[dict]:
     """A row a query: regrets with 0 and 64 evaluations, of each method, and the best known score.
 
     Random search and gradient ascent have 1,000 evaluations; `BASELINES` have `evaluations` (0: are left out), and
     count by the best of `seeds`; `SLOW` have 1,000 on the first `slow` queries.
     `evaluations_to_agent_0`: how many the first of two long searches took to be as good as the agent is with none.
+    `done`: rows of the first queries, which need not be run again; `on_row` is told of each new one.
     """
-    rows = []
-    for number, query in enumerate(queries):
+    rows = list(done)
+    for number, query in list(enumerate(queries))[len(rows):]:
         problem = designer.problem(query.scenario)
         goal: Goals = problem.goal
         found = designer.refine(problem, goal, 64, torch.Generator().manual_seed(number)).scores
@@ -123,7 +124,7 @@ def measure(designer: Designer, queries: list[Query], *, known: int, evaluations
         for name in BASELINES if evaluations else ():
             others[f"{name}_{evaluations}"] = max(best_of(name, problem, evaluations, 100 * number + seed)
                                                   for seed in range(seeds))
-        traces = [long_search(problem, goal, known, 1000 + number + seed) for seed in range(2)]
+        traces = [long_search(problem, goal, known, 1000 + number + seed)[0].numpy() for seed in range(2)]
         best = max(*others.values(), *(float(trace.max()) for trace in traces))
         as_good = traces[0] >= others["agent_0"]
         rows.append({"query": query.name, "best": best,
@@ -143,16 +144,14 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="of each baseline")
     parser.add_argument("--slow", type=int, default=10, help="queries on which TPE and SB3's SAC run, too")
     parser.add_argument("--agent", type=Path, default=SHIPPED)
-    parser.add_argument("-o", "--output", type=Path, help="JSON file for the rows")
+    parser.add_argument("-o", "--output", type=Path, help="file of a JSON line for every query, to go on from")
     options = parser.parse_args()
     torch.set_num_threads(1)
     designer = Designer.load(options.agent)
-    rows = measure(designer, frozen_queries(options.queries, designer.codec), known=options.known,
-                   evaluations=options.evaluations, seeds=options.seeds, slow=options.slow,
-                   on_row=lambda row: print(f"{row['query']}: {row['agent_0']:.2%}, {row['agent_64']:.2%}",
-                                            file=sys.stderr, flush=True))
-    if options.output:
-        options.output.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+    with RowFile(options.output) as file:
+        rows = measure(designer, frozen_queries(options.queries, designer.codec), known=options.known,
+                       evaluations=options.evaluations, seeds=options.seeds, slow=options.slow, done=file.rows,
+                       on_row=file.add)
     print(f"regret on {len(rows)} held-out queries, against the best known")
     for key in rows[0]:
         if key not in ("query", "best", "evaluations_to_agent_0"):

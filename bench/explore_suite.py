@@ -1,13 +1,13 @@
-"""The explorer against other ways to search: python -m bench.explore_suite [--small] [-o rows.json].
+"""The explorer against other ways to search: python -m bench.explore_suite [--small] [-o rows.jsonl].
 
 Twelve frozen scenarios, two of them on held-out nodes with a held-out workload, every method with the same number of
 evaluations, ten seeds each. Regret is against the best that any run of the table or the long searches (`--known`)
 found for that scenario. Interquartile means over all runs, with 95 % intervals from resampling seeds within scenarios.
-Ablations of training are further agents: `--agent no-mixture=runs/x/agent.pt` (`explore.train --set experts=1`).
+Ablations of training are further agents: `--agent no-mixture=runs/x/agent.pt` (`explore.train --set experts=1`). Every
+run is a line of the file of `-o`; started again with that file, the bench goes on where it was.
 """
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from bench.explore_queries import long_search
+from bench.row_file import RowFile
 from bench.stable_baselines import by_stable_baselines
 from explore.action import Codec
 from explore.archive import hypervolume
@@ -37,6 +38,7 @@ REFERENCE = torch.tensor([0.1, 1000.0, 830.0]).log()
 """tok/s, W and mm2 from which the volume of a front counts, in logarithms."""
 SMALL = (0, 3, 6)
 """Scenarios of the small suite."""
+LONG = "long-search"
 
 
 def suite() -> list[Scenario]:
@@ -88,6 +90,11 @@ def by_baseline(name: str) -> Callable:
     return run
 
 
+def by_long_search(problem, evaluations, seed):
+    """The planner's search by the evaluator's word."""
+    return long_search(problem, problem.goal, evaluations, seed)
+
+
 def methods(agents: dict[str, Designer]) -> dict[str, Callable]:
     """Name -> run(problem, evaluations, seed) -> (scores [N], outcomes [N, 5 + ...]) in order of evaluation."""
     found: dict[str, Callable] = {}
@@ -101,25 +108,30 @@ def methods(agents: dict[str, Designer]) -> dict[str, Callable]:
 
 
 def measure(scenarios: Sequence[Scenario], runs: dict[str, Callable], codec: Codec, *, evaluations: int, seeds: int,
-            known: int = 0, on_run: Callable[[dict], None] | None = None) -> list[dict]:
-    """A row for every scenario, method and seed: best score, regret, feasible share, hypervolume, CPU seconds."""
-    rows = []
+            known: int = 0, done: Sequence[dict] = (), on_run: Callable[[dict], None] | None = None) -> list[dict]:
+    """A row for every scenario, method and seed: best score, regret, feasible share, hypervolume, CPU seconds.
+
+    `known`: evaluations of one long search for each scenario, a method of its own. `done`: rows of an earlier call that
+    need not be run again; `on_run` is told of each new one.
+    """
+    rows, earlier = [], {(r["scenario"], r["method"], r["seed"]): r for r in done}
     for number, scenario in enumerate(scenarios):
         problem, mine = Problem(scenario, codec), []
-        for name, run in runs.items():
-            for seed in range(seeds):
+        plan = [(name, seed, evaluations) for name in runs for seed in range(seeds)]
+        plan += [(LONG, 0, known)] if known else []
+        for name, seed, count in plan:
+            row = earlier.get((number, name, seed))
+            if row is None:
                 begin = time.process_time()
-                scores, outcomes = run(problem, evaluations, seed)
+                scores, outcomes = runs.get(name, by_long_search)(problem, count, seed)
                 row = {"scenario": number, "method": name, "seed": seed, "score": float(scores.max()),
                        "evaluations": len(scores), "feasible": float((scores > INFEASIBLE).float().mean()),
                        "hypervolume": hypervolume(outcomes[:, :5], REFERENCE),
                        "cpu_s": round(time.process_time() - begin, 3)}
-                mine.append(row)
                 if on_run:
                     on_run(row)
+            mine.append(row)
         best = max(row["score"] for row in mine)
-        if known:
-            best = max(best, float(long_search(problem, problem.goal, known, seeds).max()))
         rows += [row | {"regret": regret_of(row["score"], best)} for row in mine]
     return rows
 
@@ -202,7 +214,7 @@ def main() -> None:
     parser.add_argument("--known", type=int, default=10_000, help="evaluations of a long search behind the best known")
     parser.add_argument("--agent", action="append", default=[], metavar="NAME=FILE", help="a further agent")
     parser.add_argument("--methods", help="only these, comma-separated")
-    parser.add_argument("-o", "--output", type=Path, help="JSON file for the rows")
+    parser.add_argument("-o", "--output", type=Path, help="file of a JSON line for every run, to go on from")
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.small:
@@ -213,15 +225,15 @@ def main() -> None:
     if options.methods:
         runs = {name: runs[name] for name in options.methods.split(",")}
     scenarios = [suite()[i] for i in SMALL] if options.small else suite()
-    rows = measure(scenarios, runs, designers["agent"].codec, evaluations=options.evaluations, seeds=options.seeds,
-                   known=options.known, on_run=lambda row: print(row, flush=True) if not options.small else None)
-    if options.output:
-        options.output.write_text(json.dumps(rows, indent=1) + "\n", "utf-8")
+    with RowFile(options.output) as file:
+        rows = measure(scenarios, runs, designers["agent"].codec, evaluations=options.evaluations, seeds=options.seeds,
+                       known=options.known, done=file.rows, on_run=file.add)
     print(f"{len(scenarios)} scenarios, {options.seeds} seeds, {options.evaluations} evaluations each")
-    print(f"{'method':22}{'regret (IQM)':>14}{'95 % interval':>20}{'volume':>9}{'feasible':>10}{'CPU s':>8}")
+    print(f"{'method':22}{'regret (IQM)':>14}{'95 % interval':>20}{'volume':>9}{'feasible':>10}{'CPU s':>8}"
+          f"{'evaluations':>13}")
     for line in summary(rows):
         print(f"{line['method']:22}{line['regret']:14.2%}{line['low']:11.2%} -{line['high']:7.2%}"
-              f"{line['hypervolume']:9.1f}{line['feasible']:10.0%}{line['cpu_s']:8.2f}")
+              f"{line['hypervolume']:9.1f}{line['feasible']:10.0%}{line['cpu_s']:8.2f}{line['evaluations']:13,.0f}")
     found = exhaustive(SHIPPED, queries=20 if options.small else 50, evaluations=2048)
     print("sub-space of {designs:,} designs: {optimal:.0%} of {queries} searches of {evaluations} evaluations end at "
           "the true optimum, worst regret {worst_regret:.2%}".format(**found))

@@ -6,6 +6,7 @@ import torch
 
 from bench.explore_suite import SMALL, every_design, exhaustive, iqm, iqm_interval, measure, methods, small_space, suite
 from bench.explore_suite import summary as lines_of
+from bench.row_file import RowFile
 from explore.action import Codec
 from explore.goal import INFEASIBLE
 from explore.problem import Problem
@@ -54,7 +55,29 @@ def test_a_table_has_a_line_for_every_method(codec):
 
 def test_an_agent_of_others_runs_on_the_environment(codec):
     rows = measure([suite()[0]], {"sb3-sac": methods({})["sb3-sac"]}, codec, evaluations=300, seeds=1)
-    assert rows[0]["evaluations"] == 44 and rows[0]["score"] > INFEASIBLE
+    assert rows[0]["evaluations"] == 300 and rows[0]["score"] > INFEASIBLE
+
+
+def test_a_bench_that_was_stopped_goes_on_where_it_was(codec, tmp_path):
+    path, runs = tmp_path / "rows.jsonl", {name: methods({})[name] for name in ("random", "sobol")}
+
+    def bench(stop=None):
+        def add(row):
+            file.add(row)
+            if len(path.read_text().splitlines()) == stop:
+                raise KeyboardInterrupt
+        with RowFile(path) as file:
+            return len(file.rows), measure([suite()[0]], runs, codec, evaluations=64, seeds=3, known=2248,
+                                           done=file.rows, on_run=add)
+
+    with pytest.raises(KeyboardInterrupt):
+        bench(stop=4)
+    path.write_text(path.read_text()[:-20])  # the last line was cut off
+    earlier, rows = bench()
+    path.unlink()
+    fresh, again = bench()
+    assert (earlier, fresh, len(rows)) == (3, 0, 7)
+    assert [r | {"cpu_s": 0} for r in rows] == [r | {"cpu_s": 0} for r in again]
 
 
 def test_the_small_space_is_enumerated():
