@@ -58,6 +58,8 @@ class Design:
     """(router port, depth of its buffers) where it is more than `buffer_flits`."""
     pipeline_stages: int = 1
     """Bands of mesh rows that share out the layers; each matrix of a layer is split over one band."""
+    streams: int = 1
+    """Sequences in flight, each with its own KV cache and position."""
     clock_mhz: float = 500.0
     classes: tuple[TileClass, ...] = (TileClass("tile"),)
     node_class: tuple[int, ...] = field(default=())
@@ -128,6 +130,7 @@ CHIP_RULES = {
     "multicast": Rule(lambda v: isinstance(v, bool), "true or false", (False, True)),
     "link_registers": _integer(0, 2),
     "pipeline_stages": _integer(1, 64),
+    "streams": _one_of(1, 2, 4, 8),
     "clock_mhz": _number(*CLOCK_MHZ),
 }
 TILE_RULES = {
