@@ -1,14 +1,14 @@
 """One row for every chip: designs that differ in name only become equal.
 
 Classes are sorted by their number of tiles, equal ones joined, those without tiles made like the first, shares scaled
-to a largest of 1, all 1 where no tile has any. The agent's designs all pass through here, so that it need not learn the
-same chip many times.
+to a largest of 1, all 1 where no tile has any; no more pipeline stages than there can be. The agent's designs all pass
+through here, so that it need not learn the same chip many times.
 """
 
 import torch
 from torch import Tensor
 
-from explore.space import SHARE_VALUES, TILE_KNOBS, Space
+from explore.space import COLUMNS, SHARE_VALUES, TILE_KNOBS, Space
 from hwgen.design import SHARES
 
 _ONE = SHARE_VALUES.index(1.0)
@@ -36,9 +36,13 @@ def canonical(space: Space, designs: Tensor) -> Tensor:
     out[:, columns] = classes
     out[:, parts] = nodes / tiles
     alone = nodes[:, 1:].sum(1) == 0
-    arrangement = labels["arrangement"]
-    first = 0.5 / len(space.knobs[arrangement].values)
-    out[:, arrangement] = torch.where(alone, first, out[:, arrangement])
+    arrangement, stages = labels["arrangement"], labels["pipeline_stages"]
+    count = len(space.knobs[arrangement].values)
+    if count > 1:
+        several = torch.where(knobs.pipeline_stages[:, 0] > 1, (COLUMNS + 0.5) / count, out[:, arrangement])
+        out[:, arrangement] = torch.where(alone, 0.5 / count, several)
+    known = torch.tensor(space.knobs[stages].values)
+    out[:, stages] = (torch.searchsorted(known, knobs.pipeline_stages[:, 0].long()) + 0.5) / len(known)
     return out
 
 

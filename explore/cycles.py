@@ -1,7 +1,8 @@
-"""Cycles of one token, phase by phase, in closed form per tile class.
+"""Cycles of a step, one token of every stream, phase by phase, in closed form per tile class.
 
-Every phase ends in a gather, so a token takes the sum over phases of the slowest class and of the gather
-(ARCHITECTURE.md, section 8). Throughputs are those of the hardware: a matrix row ceil(K / VLEN) cycles, a vector row
+Every phase ends in a gather, so the token of one stream takes the sum over phases of the slowest class and of the
+gather (ARCHITECTURE.md, section 8). Streams in one stage take turns between phases, groups of them follow each other
+through the stages. Throughputs are those of the hardware: a matrix row ceil(K / VLEN) cycles, a vector row
 of LANES words one cycle an operand. What the hardware adds to them is `Overheads`, fitted to RTL simulation.
 """
 
@@ -13,9 +14,13 @@ from torch import Tensor
 from explore.network_load import Packets, gather_cycles, receive_cycles
 from explore.scenario import Scenario
 from explore.space import Knobs
+from explore.stages import groups
 from explore.straight import words
 from explore.tile_load import TileLoad, row_words
 from hwgen.compiler.tile_memory import value_blocks
+
+NORM_FRONT, COPY_FRONT = 4, 2
+"""Vector instructions before a matrix product: a wait, and a norm or a copy into operand memory."""
 
 
 @dataclass(frozen=True)
@@ -24,8 +29,10 @@ class Overheads:
 
     `phase`: per phase, filling and draining of units, network and queues. `hop`: per router and phase. `vector`: per
     vector instruction on the critical path; `issue`: per one that follows another at once. `head`: per attention head
-    of a tile. `message`: per message of q, k, v. `token`: per token, from the last answer to the first instruction.
-    `gather`: factor on the cycles of a gather, what forks lose that wait for all their outputs.
+    of a tile. `message`: per message of q, k, v. `token`: per step, from the last answer to the first instruction.
+    `gather`: factor on the cycles of a gather, what forks lose that wait for all their outputs. Of streams that take
+    turns: `turn`: per part of the program; `stall`: share of a gather for which the vector unit, which waits for it
+    in the order of its instructions, is lost to other streams. These two are not measured yet.
     """
 
     phase: float = 14.0
@@ -36,15 +43,18 @@ class Overheads:
     message: float = 1.0
     token: float = 17.0
     gather: float = 1.0
+    turn: float = 4.0
+    stall: float = 1.0
 
 
 @dataclass(frozen=True)
 class Cycles:
-    """Cycles of a token at one position [B], by what they are spent on; `total` is their sum.
+    """Cycles of a step, a token of every stream at one position [B], by what they are spent on; `total` is their sum.
 
-    By class [B, K], mean of its tiles: `rom_words`, `kv_words` that the matrix unit multiplies, `rom_reads` (one for
-    two words of 4-bit codes in a row), `vector_busy` cycles, and `sent`, flits that a tile sends to all others. Of the
-    whole chip [B]: `unicast`, flits of q, k and v messages; `link_flits`, flits times links.
+    Of one token by class [B, K], mean of its tiles: `rom_words`, `kv_words` that the matrix unit multiplies,
+    `rom_reads` (one for two words of 4-bit codes in a row), `vector_busy` cycles, and `sent`, flits that a tile sends
+    to all others of its stage. Of one token on the whole chip [B]: `unicast`, flits of q, k and v messages;
+    `link_flits`, flits times links.
     """
 
     embedding: Tensor
@@ -63,7 +73,7 @@ class Cycles:
 
     @property
     def total(self) -> Tensor:
-        """Cycles from one token to the next."""
+        """Cycles from one step to the next."""
         return sum(self.parts.values())
 
     @property
@@ -73,63 +83,132 @@ class Cycles:
         return {name: getattr(self, name) for name in names}
 
 
+@dataclass(frozen=True)
+class Phase:
+    """A phase of a layer for one stream.
+
+    By class [B, K] cycles: `work`, from operand to results, of which the matrix unit is busy `matrix` and the vector
+    unit `vector`; `front`: vector instructions before the matrix product. `gather` [B]: cycles in which a tile takes in
+    what the phase gives, of which `shown` are not hidden in the work. What q, k and v take to arrive is of the heads.
+    """
+
+    work: Tensor
+    matrix: Tensor
+    vector: Tensor
+    front: Tensor
+    gather: Tensor
+    shown: Tensor
+
+
 def cycles(knobs: Knobs, load: TileLoad, form: Packets, scenario: Scenario, position: int, *,
            output: bool = True, overheads: Overheads | None = None) -> Cycles:
-    """Cycles of the token at `position`; `output`: its successor is wanted, so the head runs."""
+    """Cycles of the step in which all streams are at `position`; `output`: successors are wanted, so the head runs."""
     o = overheads or Overheads()
-    c, nodes = scenario.workload.config, knobs.nodes
-    present = (nodes > 0).double()
+    c, stages, band = scenario.workload.config, load.stages, load.stages.band
+    length = _Lengths(c, knobs, o)
+    together, behind = (t[:, 0] for t in groups(knobs))
+    phases, sent, busy = _phases(c, band, load, form, position + 1, length, o)
+    settle = o.phase + o.hop * (band.width + band.height)[:, 0]
+    spent = {name: _turns(phase, band, together, settle, o) for name, phase in phases.items()}
+    passes = (behind + knobs.pipeline_stages[:, 0] - 1) * stages.layers[:, 0]
 
-    def slowest(per_class):
-        return (per_class * present).amax(1)
+    def of(*names):
+        return passes * sum(spent[name][0] for name in names)
 
-    def vector(length, operands=1):
-        return words(length, knobs.lanes) * operands + o.vector
-
-    hops = (knobs.width + knobs.height)[:, 0]
-    share = _share(c, load)
-    settle = o.phase + o.hop * hops
-    width, ffn_words = row_words(c.hidden, knobs.vlen), row_words(c.ffn, knobs.vlen, c.mlp_bias)
-    out_words = row_words(c.heads * c.head_dim, knobs.vlen, c.output_bias)
-    qkv_words = row_words(c.hidden, knobs.vlen, c.attention_bias)
-    up_words = row_words(c.hidden, knobs.vlen, c.mlp_bias)
-    norm = 3 * vector(c.hidden)
-    qkv = norm * (load.qkv.mean > 0) + load.qkv.most * qkv_words
-    attention, busy = _attention(c, knobs, load, form, position + 1, o)
-    project = (vector(c.heads * c.head_dim) + load.hidden.most * out_words + vector(load.hidden.most, 2))
-    chunk = torch.where(load.ffn.most <= 64, 16.0, 32.0).minimum(load.ffn.most.clamp(min=1))
-    feed = norm + torch.maximum(2 * load.ffn.most * up_words, words(load.ffn.most, knobs.lanes) * 3)
-    last = load.ffn.most - torch.ceil(load.ffn.most.detach() / chunk - 1) * chunk
-    feed = (feed + vector(last) + vector(last, 2)) * (load.ffn.mean > 0)
-    down = vector(c.ffn) + load.hidden.most * ffn_words + vector(load.hidden.most, 2)
-    down, project = (t * (load.hidden.mean > 0) for t in (down, project))
-    x_gather, x_sent = gather_cycles(knobs, form, load.hidden.most)
-    h_gather, h_sent = gather_cycles(knobs, form, load.ffn.most, 32.0)
-    a_rows = load.heads * c.head_dim * share
-    a_gather, a_sent = gather_cycles(knobs, form, a_rows, float(c.head_dim))
-    gathers = c.layers * (o.gather * (2 * x_gather + a_gather + _rest(h_gather, feed, slowest)) + 5 * settle)
-    head, head_busy = _head(c, knobs, load, width, vector, norm, slowest, output)
-    head = head + o.token + 2 * settle
-    rows = {"qkv": (load.qkv, qkv_words), "o": (load.hidden, out_words), "down": (load.hidden, ffn_words),
-            "gate": (load.ffn, up_words), "up": (load.ffn, up_words)}
-    layer = sum(row.mean * length for row, length in rows.values())
-    output_words = load.vocabulary.mean * width * output
-    mxfp4, output_name = scenario.workload.mxfp4, "embed" if c.tied else "head"
-    reads = sum(row.mean * _reads(length, name in mxfp4) for name, (row, length) in rows.items())
-    output_reads = load.vocabulary.mean * _reads(width, output_name in mxfp4) * output
-    kv = load.heads * share * ((position + 1) * words(c.head_dim, knobs.vlen)
-                               + c.head_dim * words(position + 1, knobs.vlen))
-    unicast = c.layers * _qkv_flits(c, load, form, nodes) * (1 - 1 / knobs.tiles[:, 0])
-    sent = c.layers * (2 * x_sent + h_sent + a_sent) + x_sent
+    first = _embedding(c, band, load, form, o) + settle + (together - 1) * phases["down"].gather
+    head, head_busy = _head(c, knobs, load, length, output, together)
+    far = o.phase + o.hop * (knobs.width + knobs.height)[:, 0]
+    own = c.layers * stages.part  # layers of a tile if it had the rows of the band's
+    kv = load.heads * load.share * ((position + 1) * words(c.head_dim, knobs.vlen)
+                                    + c.head_dim * words(position + 1, knobs.vlen))
+    unicast = c.layers * _qkv_flits(c, load, form, band.nodes) * (1 - 1 / band.tiles[:, 0])
+    sent = own * sent + gather_cycles(band, form, load.hidden.most)[1] * stages.part
     prep = (3 * (words(c.hidden, knobs.lanes) * 2) + words(c.heads * c.head_dim, knobs.lanes)
-            + words(c.ffn, knobs.lanes)) * c.layers
+            + words(c.ffn, knobs.lanes)) * stages.layers
+    rom_words, rom_reads = _rom(scenario, load, length, own, output)
     return Cycles(
-        embedding=_embedding(c, knobs, load, form, o) + settle,
-        projections=c.layers * (slowest(qkv) + slowest(project)), attention=c.layers * slowest(attention),
-        feed_forward=c.layers * (slowest(feed) + slowest(down)), head=head, gathers=gathers,
-        rom_words=c.layers * layer + output_words, rom_reads=c.layers * reads + output_reads, kv_words=c.layers * kv,
-        vector_busy=prep + busy * share * c.layers + head_busy, sent=sent, unicast=unicast,
-        link_flits=(sent * nodes).sum(1) * _links(knobs) + unicast * (hops / 3 + 1))
+        embedding=first * behind, projections=of("qkv", "out"), attention=of("heads"), feed_forward=of("feed", "down"),
+        head=(head + 2 * far) * behind + o.token, gathers=passes * sum(gather for _, gather in spent.values()),
+        rom_words=rom_words, rom_reads=rom_reads, kv_words=own * kv,
+        vector_busy=prep + busy * load.share * stages.layers + head_busy, sent=sent, unicast=unicast,
+        link_flits=(sent * knobs.nodes).sum(1) * _links(band) + unicast * ((band.width + band.height)[:, 0] / 3 + 1))
+
+
+class _Lengths:
+    """Words of matrix rows [B, K], and cycles of vector instructions."""
+
+    def __init__(self, c, knobs, o):
+        self.lanes, self.latency = knobs.lanes, o.vector
+        self.head = row_words(c.hidden, knobs.vlen)
+        self.qkv = row_words(c.hidden, knobs.vlen, c.attention_bias)
+        self.out = row_words(c.heads * c.head_dim, knobs.vlen, c.output_bias)
+        self.up = row_words(c.hidden, knobs.vlen, c.mlp_bias)
+        self.down = row_words(c.ffn, knobs.vlen, c.mlp_bias)
+        self.norm = 3 * self.vector(c.hidden)
+
+    def vector(self, length, operands=1):
+        return words(length, self.lanes) * operands + self.latency
+
+
+def _phases(c, band, load, form, seen, length, o):
+    """(the phases of a layer, flits that a tile sends in it to all others, vector cycles of attention)."""
+    vector, stages = length.vector, load.stages
+    spread = stages.dense / stages.layers.clamp(min=1)  # a lower band has more rows a tile, and fewer layers
+    has = {name: (getattr(load, name).mean > 0).double() for name in ("qkv", "hidden", "ffn")}
+    qkv, up = load.qkv.most * length.qkv * spread, 2 * load.ffn.most * length.up * spread
+    out, down = (load.hidden.most * row * spread for row in (length.out, length.down))
+    heads, busy, kv, arrivals = _attention(c, band, load, form, seen, o)
+    out_vector = vector(c.heads * c.head_dim) + vector(load.hidden.most, 2)
+    down_vector = vector(c.ffn) + vector(load.hidden.most, 2)
+    chunk = torch.where(load.ffn.most <= 64, 16.0, 32.0).minimum(load.ffn.most.clamp(min=1))
+    pieces = torch.ceil(load.ffn.most.detach() / chunk)
+    last = load.ffn.most - (pieces - 1) * chunk
+    gating = words(load.ffn.most, band.lanes) * 3
+    feed = (length.norm + torch.maximum(up, gating) + vector(last) + vector(last, 2)) * has["ffn"]
+    x_gather, x_sent = gather_cycles(band, form, load.hidden.most)
+    h_gather, h_sent = gather_cycles(band, form, load.ffn.most, 32.0)
+    a_gather, a_sent = gather_cycles(band, form, load.heads * c.head_dim * load.share, float(c.head_dim))
+    arrived = (arrivals * (band.nodes > 0)).amax(1)
+    norm, copy = (torch.full_like(has["qkv"], front) for front in (NORM_FRONT, COPY_FRONT))
+    caching = 1 + load.units * (1 + len(value_blocks(c.head_dim))) + load.heads
+    phases = {
+        "qkv": Phase(length.norm * has["qkv"] + qkv, qkv, length.norm * has["qkv"], norm, 0 * arrived, 0 * arrived),
+        "heads": Phase(heads + arrivals, kv, heads, caching, a_gather + arrived, a_gather),
+        "out": Phase((out_vector + out) * has["hidden"], out, out_vector * has["hidden"], copy, x_gather, x_gather),
+        "feed": Phase(feed, up, (length.norm + gating + pieces * o.vector) * has["ffn"], norm, h_gather,
+                      _rest(h_gather, (feed * (band.nodes > 0)).amax(1))),
+        "down": Phase((down_vector + down) * has["hidden"], down, down_vector * has["hidden"], copy, x_gather,
+                      x_gather)}
+    return phases, 2 * x_sent + h_sent + a_sent, busy
+
+
+def _turns(phase, band, together, settle, o):
+    """(cycles of work, of its gather) [B] of a phase in which `together` streams take turns.
+
+    One stream alone goes through work and gather. Of several the longest goes on without a pause: that chain, or for
+    all of them the matrix unit, the vector unit with its waits, or what a tile takes in. A front that does not fit
+    into a queue keeps the sequencer from the next stream.
+    """
+    present = band.nodes > 0
+    work, wait = (phase.work * present).amax(1), o.gather * phase.shown + settle
+    chain = work + wait
+    stalled = phase.vector + o.stall * (o.gather * phase.gather + settle)[:, None]
+    each = torch.where(band.stations >= phase.front, torch.maximum(phase.matrix, stalled), chain[:, None])
+    each = (each.minimum(chain[:, None]) * present).amax(1).maximum(o.gather * phase.gather) + o.turn
+    longer = torch.where(together > 1, (together * each / chain).clamp(min=1), torch.ones_like(chain))
+    return work * longer, wait * longer
+
+
+def _rom(scenario, load, length, layers, output):
+    """(words of weights that a tile multiplies for a token, reads of the ROM) [B, K], mean of its class."""
+    rows = {"qkv": (load.qkv, length.qkv), "o": (load.hidden, length.out), "down": (load.hidden, length.down),
+            "gate": (load.ffn, length.up), "up": (load.ffn, length.up)}
+    mxfp4, head = scenario.workload.mxfp4, "embed" if scenario.workload.tied else "head"
+    vocabulary = load.vocabulary.mean * output
+    held = sum(row.mean * each for row, each in rows.values())
+    reads = sum(row.mean * _reads(each, name in mxfp4) for name, (row, each) in rows.items())
+    return (layers * held + vocabulary * length.head,
+            layers * reads + vocabulary * _reads(length.head, head in mxfp4))
 
 
 def _reads(length, narrow):
@@ -143,18 +222,13 @@ def _links(knobs):
     return knobs.tiles[:, 0] * torch.where(knobs.multicast[:, 0] > 0, torch.ones_like(hops), hops.clamp(min=1))
 
 
-def _share(c, load):
-    """Share of the layers in which a tile holds heads at all, mean of its class."""
-    return (load.caches / (load.units * c.layers).clamp(min=1e-9)).clamp(max=1)
-
-
-def _rest(gather, compute, slowest):
+def _rest(gather, compute):
     """What is left of a gather that goes on while its words are being computed, the first part excepted."""
-    return torch.maximum(gather - 0.75 * slowest(compute), 0.25 * gather)
+    return torch.maximum(gather - 0.75 * compute, 0.25 * gather)
 
 
 def _attention(c, knobs, load, form, seen, o):
-    """(cycles of a layer's attention on the busiest tile, vector cycles) [B, K].
+    """(cycles of a layer's heads on the busiest tile, vector cycles, matrix cycles, cycles of what arrives) [B, K].
 
     Of a head, scores and weighted values (matrix unit) enclose the softmax (vector unit), and two heads are under way:
     the longer unit sets the pace, and the last softmax shows as far as no other product hides it. Rotations and new
@@ -173,8 +247,8 @@ def _attention(c, knobs, load, form, seen, o):
     lane = receive_cycles(form.per_flit, knobs.lanes)
     arrivals = (load.heads + 2 * load.units) * (words(c.head_dim, form.per_flit) * lane)
     arrivals = arrivals + _messages(c, load) * (o.message + form.header)
-    away = (knobs.tiles > 1).double()
-    return spent + arrivals * away, softmax * load.heads + first
+    away = (load.stages.band.tiles > 1).double()
+    return spent, softmax * load.heads + first, load.heads * (scores + values), arrivals * away
 
 
 def _messages(c, load):
@@ -185,24 +259,27 @@ def _messages(c, load):
 
 def _qkv_flits(c, load, form, nodes):
     taken = (load.heads + 2 * load.units) * words(c.head_dim, form.per_flit) + _messages(c, load) * form.header
-    return (taken * _share(c, load) * nodes).sum(1)
+    return (taken * load.share * nodes).sum(1)
 
 
-def _embedding(c, knobs, load, form, o):
-    """The owner of the token's row reads it element by element and sends every tile's piece twice."""
-    senders = (knobs.nodes * (load.hidden.mean > 0)).sum(1)
+def _embedding(c, band, load, form, o):
+    """The token's owner reads its row element by element and sends every tile of the first stage its piece twice."""
+    senders = (band.nodes * (load.hidden.mean > 0)).sum(1)
     piece = c.hidden / senders.clamp(min=1)
-    copies = torch.where(knobs.multicast[:, 0] > 0, torch.ones_like(senders), knobs.tiles[:, 0])
+    copies = torch.where(band.multicast[:, 0] > 0, torch.ones_like(senders), band.tiles[:, 0])
     flits = form.flits(piece[:, None], True)[:, 0] * copies + form.flits(piece[:, None], False)[:, 0]
     return torch.maximum(c.hidden + o.message * senders, senders * flits)
 
 
-def _head(c, knobs, load, width, vector, norm, slowest, output):
-    """(cycles of the head and of collecting one answer a tile, vector cycles of a tile)."""
+def _head(c, knobs, load, length, output, together):
+    """(cycles of the head and of collecting one answer a tile, for `together` streams, vector cycles of a tile)."""
     answers = 4 * knobs.tiles[:, 0]
     if not output:
-        return answers, torch.zeros_like(knobs.vlen)
-    vectors = norm + (vector(c.hidden) + vector(c.hidden, 2) if c.tied else 0)
-    vectors = vectors + vector(load.vocabulary.most)
+        return answers * together, torch.zeros_like(knobs.vlen)
     has = (load.vocabulary.mean > 0).double()
-    return slowest(has * (vectors + load.vocabulary.most * width)) + answers, vectors * has
+    vectors = length.norm + (length.vector(c.hidden) + length.vector(c.hidden, 2) if c.tied else 0)
+    vectors = (vectors + length.vector(load.vocabulary.most)) * has
+    rows = load.vocabulary.most * length.head * has
+    present = knobs.nodes > 0
+    each = (torch.maximum(rows, vectors) * present).amax(1).maximum(answers)
+    return ((vectors + rows) * present).amax(1) + answers + (together - 1) * each, vectors

@@ -37,10 +37,10 @@ def sram_pj(byte_count: Tensor, bits: Tensor) -> Tensor:
 
 def power_w(knobs: Knobs, load: TileLoad, form: Packets, logic: Gates, timing: Cycles, area: Tensor,
             scenario: Scenario) -> dict[str, Tensor]:
-    """W by what draws it [B], at one token after the other."""
+    """W by what draws it [B], at one step after the other."""
     node, nodes = scenario.node, knobs.nodes
     hertz = knobs.clock_mhz[:, 0] * 1e6
-    rate = hertz / timing.total
+    rate = knobs.streams[:, 0] * hertz / timing.total
     bits = word_bits(knobs.vlen)
     pj = node.energy_scale * 1e-12 * rate
     fj_rom = node.rom_fj_bit * 1e-15 * rate
@@ -49,7 +49,7 @@ def power_w(knobs: Knobs, load: TileLoad, form: Packets, logic: Gates, timing: C
     pitch = (area / knobs.tiles[:, 0]).sqrt()
     wire = WIRE_PJ_BIT_MM * (node.vdd / WIRE_VDD) ** 2 * 1e-12 * rate
     on_wires = timing.link_flits * knobs.flit_bits[:, 0] * pitch * wire
-    stored = (nodes * sram_pj(knobs.flit_bits / 8, load.vmem * WORD_BITS)).sum(1)
+    stored = (load.stages.band.nodes * sram_pj(knobs.flit_bits / 8, load.vmem * WORD_BITS)).sum(1)
     buffered = (logic.router / logic.ports)[:, 0] * GATE_FJ * 1e-3
     ge = (nodes * (logic.tile + logic.router)).sum(1) + logic.host
     leak = (ge * node.leakage_pw_gate + (nodes * sram_bits(knobs, load)).sum(1) * node.leakage_pw_sram_bit

@@ -30,8 +30,9 @@ USD_PER_JOULE = 0.10 / 3.6e6
 class Evaluation:
     """Figures of a batch of designs, tensors [B].
 
-    `tok_s`: tokens/s of the chip, `tok_s_stream` of one sequence (the generator runs one). `latency_s`: seconds from a
-    token to the next. `ttft_s`: from START to the first answer, prompt and image included. `power`: W, and
+    `tok_s`: tokens/s of the chip, all streams together; `tok_s_stream` of one. `latency_s`: seconds from a token of a
+    stream to its next, a step. `cycles` of a step. `ttft_s`: from START to the first answer, prompt and image included,
+    while all streams run. `power`: W, and
     `power_parts` by what draws it. `area`: mm2, and `area_parts`. `energy_per_token`: J, leakage included. `cost`:
     USD a good die; `cost_per_mtok`: USD per million tokens, three years' write-off and energy. `violation`: summed
     relative excess over limits and budgets; `feasible` where it is 0; `reasons`: bits of `limits.Reason`.
@@ -88,6 +89,7 @@ def evaluate_knobs(knobs: Knobs, scenario: Scenario, *, overheads: Overheads | N
     reading = cycles(knobs, load, form, scenario, scenario.prompt // 2, output=False, overheads=overheads)
     hertz = knobs.clock_mhz[:, 0] * 1e6
     latency = timing.total / hertz
+    tok_s = knobs.streams[:, 0] / latency
     logic = gates(knobs, mxfp4=bool(scenario.workload.mxfp4))
     area_parts = area_mm2(knobs, load, logic, scenario)
     area = sum(area_parts.values())
@@ -100,12 +102,12 @@ def evaluate_knobs(knobs: Knobs, scenario: Scenario, *, overheads: Overheads | N
     ttft = (reading.total * before + timing.total + tower) / hertz
     dies = scenario.node.good_dies(area.clamp(max=20000.0)).clamp(min=1e-3)
     cost = scenario.node.wafer_usd / dies
-    floor = scenario.node.rom_fj_bit * 1e-15 * 8 * workload.bytes_per_token(scenario.at) / latency
+    floor = scenario.node.rom_fj_bit * 1e-15 * 8 * workload.bytes_per_token(scenario.at) * tok_s
     excess, reasons = violations(knobs, load, form, scenario, area, power, latency)
     return Evaluation(
-        tok_s=1 / latency, tok_s_stream=1 / latency, latency_s=latency, ttft_s=ttft, cycles=timing.total,
+        tok_s=tok_s, tok_s_stream=1 / latency, latency_s=latency, ttft_s=ttft, cycles=timing.total,
         cycle_parts=timing.parts, power=power, power_parts=power_parts, area=area, area_parts=area_parts,
-        energy_per_token=power * latency, cost=cost,
-        cost_per_mtok=1e6 * latency * (cost / LIFE_SECONDS + power * USD_PER_JOULE), floor_power=floor,
+        energy_per_token=power / tok_s, cost=cost,
+        cost_per_mtok=1e6 / tok_s * (cost / LIFE_SECONDS + power * USD_PER_JOULE), floor_power=floor,
         peak_tok_s=hertz * lanes / workload.macs_per_token(scenario.at), violation=excess, feasible=excess == 0,
         reasons=reasons)

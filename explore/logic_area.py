@@ -27,6 +27,9 @@ TURN = (55.9, 0.81)
 """GE of a router for each pair of an input and another output: fixed, per flit bit."""
 FLIT = (33.4, 7.24)
 """GE for each flit that a port's buffers hold: fixed, per flit bit."""
+STREAM = 2700.0
+"""GE for each stream after the first: seven counters of 20 bits, two starts (token, position, flags) in the sequencer.
+Estimated from the gates of a flip-flop and an adder; awaits Yosys."""
 HOST = 16664.0
 """GE of the host port of a 2x2 chip (IHP SG13G2)."""
 FLIP_FLOPS = {"matrix": 0.041, "lane": 0.036, "vector": 0.088, "control": 0.096, "router": 0.109}
@@ -70,6 +73,7 @@ def gates(knobs: Knobs, *, mxfp4: bool = False) -> Gates:
     vector = fixed + lane * knobs.lanes + word * knobs.vlen
     fixed, fetch, station, bit, wire, lane = CONTROL
     control = fixed + fetch * knobs.fetch + station * knobs.stations + bit * buffered + wire * knobs.flit_bits
+    control = control + STREAM * (knobs.streams - 1)
     ports, turns = _ports(knobs.width, knobs.height)
     router = router_gates(ports, turns, knobs.flit_bits, knobs.buffer_flits * knobs.virtual_channels)
     return Gates(matrix, vector, control + lane * knobs.lanes, router, LANE * knobs.lanes, ports)

@@ -15,6 +15,8 @@ from explore.straight import ceil, words
 from hwgen.rtl.packet import COUNTER_BITS, MAX_UNICAST_FLITS
 
 WORD_BITS = 32
+STREAM_COUNTERS = 7
+"""Arrival counters of each stream; a chip has another one, and two numbers in their field are commands."""
 FORK_LEAST, FORK_FULL = 0.02, 0.36
 """Loss of a gather at empty buffers, and what is added where packets fill them: `noc-bench`, see `_fork_loss`."""
 
@@ -47,7 +49,8 @@ def packets(knobs: Knobs, reach: Tensor) -> Packets:
     per_flit = knobs.flit_bits / WORD_BITS
     address = _bits(reach.amax(1, keepdim=True) - 1).clamp(3, 16)
     bits = 2 * _bits(knobs.width - 1) + 2 * _bits(knobs.height - 1) + 1 + _bits(knobs.buffer_flits - 1)
-    header = ceil((bits + COUNTER_BITS + _bits(per_flit - 1) + address) / knobs.flit_bits)
+    counter = _bits(STREAM_COUNTERS * knobs.streams + 2).clamp(min=COUNTER_BITS)
+    header = ceil((bits + counter + _bits(per_flit - 1) + address) / knobs.flit_bits)
     joined = (knobs.multicast > 0) & (knobs.tiles > 1)
     several = torch.where(joined, knobs.buffer_flits - header, torch.full_like(header, MAX_UNICAST_FLITS))
     return Packets(per_flit, header, several)

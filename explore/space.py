@@ -15,18 +15,19 @@ from explore.arrangement import ARRANGEMENTS, node_classes
 from hwgen.design import CHIP_RULES, CLOCK_MHZ, MAX_CLASSES, SHARES, TILE_RULES, Design, TileClass
 from hwgen.errors import HwgenError
 
-CHIP_KNOBS = ("width", "height", "flit_bits", "virtual_channels", "buffer_flits", "routing", "multicast")
+CHIP_KNOBS = ("width", "height", "flit_bits", "virtual_channels", "buffer_flits", "routing", "multicast",
+              "pipeline_stages", "streams")
 TILE_KNOBS = ("fetch", "stations", "vlen", "lanes")
 CATEGORICAL = ("routing", "multicast", "arrangement")
+COLUMNS = float(ARRANGEMENTS.index("columns"))
 SHARE_VALUES = (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)
 """Of a tile class in the work of an operator class, relative to its VLEN."""
-CALIBRATED = {"routing": ("xy",), "virtual_channels": (1,), "flit_bits": (32, 64, 128, 256)}
-"""Values for which cycles and area of the evaluator are measured, where the generator has more."""
-NOT_YET_EMITTED = ("streams",)
-"""What Llama 3.1 8B on one die asks for and the generator has not yet. Nothing here is in any space: a name leaves the
-list together with the commit that makes the generator emit it, and becomes a knob and a column of `Knobs`."""
-ALONE = {"link_registers": 0, "port_flits": (), "pipeline_stages": 1}
-"""Knobs of the generator that the space leaves alone: no one-stream design gains by them. Streams will by stages."""
+CALIBRATED = {"routing": ("xy",), "virtual_channels": (1,), "flit_bits": (32, 64, 128, 256),
+              "pipeline_stages": (1, 2, 4, 8, 16)}
+"""Values that the space has where the generator has more: those for which cycles and area are measured, and as many
+stages as streams can fill."""
+ALONE = {"link_registers": 0, "port_flits": ()}
+"""Knobs of the generator that the space leaves alone: no design gains by them."""
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Knobs:
     """Values of a batch: [B, 1] for the chip, [B, K] by tile class. `nodes` counts tiles, whole numbers.
 
     `routing` and `arrangement` are numbers of their lists; `multicast` is 0 or 1; `shares` maps a name of
-    `hwgen.design.SHARES` to its tensor. Gradients pass through rounding as if there were none.
+    `hwgen.design.SHARES` to its tensor. Gradients pass through rounding as if there were none. With several pipeline
+    stages every stage has its part of every class.
     """
 
     width: Tensor
@@ -64,6 +66,8 @@ class Knobs:
     buffer_flits: Tensor
     routing: Tensor
     multicast: Tensor
+    pipeline_stages: Tensor
+    streams: Tensor
     clock_mhz: Tensor
     arrangement: Tensor
     nodes: Tensor
@@ -81,6 +85,9 @@ class Knobs:
 
 class Space:
     """Designs with up to `classes` tile classes on meshes of up to `side` x `side`; `fixed`: knob label -> value.
+
+    There are at most as many pipeline stages as rows of the mesh. With several, classes take whole columns, so that
+    all stages are alike.
 
     Attributes: `knobs`, in the order of the columns; `ordinal`, `categorical`, `continuous`: their column numbers.
     Raises HwgenError for bounds or a fixed value that the generator refuses.
@@ -124,9 +131,20 @@ class Space:
         chip = {name: self._value(designs, name)[:, None] for name in (*CHIP_KNOBS, "clock_mhz", "arrangement")}
         tile = {name: torch.stack([self._value(designs, f"{name}.{k}") for k in range(self.classes)], 1)
                 for name in ("part", *TILE_KNOBS, *SHARES)}
-        nodes = split(chip["width"] * chip["height"], tile.pop("part"))
+        stages = self._stages(chip["pipeline_stages"], chip["height"])
+        several = stages > 1
+        column = torch.where(several, chip["height"], torch.ones_like(chip["height"]))
+        nodes = split(chip["width"] * chip["height"] / column, tile.pop("part")) * column
+        chip["arrangement"] = torch.where(several, COLUMNS, chip["arrangement"])
+        chip["pipeline_stages"] = stages
         shares = {name: _someone(tile.pop(name), nodes) for name in SHARES}
         return Knobs(**chip, **tile, nodes=nodes, shares=shares)
+
+    def _stages(self, stages, height):
+        """As many as asked for, or the most of the knob's values that the rows of the mesh allow."""
+        known = torch.tensor(self.knobs[self._column["pipeline_stages"]].values, dtype=height.dtype,
+                             device=height.device)
+        return stages.minimum(known[(known <= height).sum(1, keepdim=True) - 1])
 
     def _value(self, designs, label):
         knob, x = self.knobs[self._column[label]], designs[:, self._column[label]].clamp(0, 1)
@@ -154,7 +172,8 @@ class Space:
         return Design(
             width, height, flit_bits=int(knobs.flit_bits), virtual_channels=int(knobs.virtual_channels),
             buffer_flits=int(knobs.buffer_flits), routing=CHIP_RULES["routing"].values[int(knobs.routing)],
-            multicast=bool(knobs.multicast), clock_mhz=float(f"{float(knobs.clock_mhz):.6g}"), classes=classes,
+            multicast=bool(knobs.multicast), pipeline_stages=int(knobs.pipeline_stages), streams=int(knobs.streams),
+            clock_mhz=float(f"{float(knobs.clock_mhz):.6g}"), classes=classes,
             node_class=node_classes(width, height, [counts[k] for k in present],
                                     ARRANGEMENTS[int(knobs.arrangement)]))
 
@@ -171,6 +190,9 @@ class Space:
                  if node_classes(design.width, design.height, counts, name) == design.node_class]
         if not found:
             raise HwgenError(f"Tile classes must lie in an order of {', '.join(ARRANGEMENTS)}, not as in this design")
+        if design.pipeline_stages > 1 and ("columns" not in found or any(n % design.height for n in counts)):
+            raise HwgenError("Tile classes must take whole columns where there are pipeline stages, "
+                             "not as in this design")
         at = {name: getattr(design, name) for name in (*CHIP_KNOBS, "clock_mhz")} | {"arrangement": found[0]}
         for k in range(self.classes):
             cls = design.classes[min(k, len(design.classes) - 1)]
@@ -181,20 +203,15 @@ class Space:
 
 
 def knobs_of(design: Design) -> Knobs:
-    """The values of one design [1, ...], wherever its classes lie (the arrangement counts as the first).
-
-    Raises HwgenError for a design with pipeline stages: cycles, memories and programs are of one stage here.
-    """
-    if design.pipeline_stages > 1:
-        raise HwgenError(f"pipeline_stages of a design to evaluate must be 1, not {design.pipeline_stages}")
-
+    """The values of one design [1, ...], wherever its classes lie (the arrangement counts as the first)."""
     def column(values):
         return torch.tensor([[float(v) for v in values]], dtype=torch.float64)
 
     chip = {name: column([getattr(design, name)]) for name in (*CHIP_KNOBS, "clock_mhz") if name != "routing"}
     tile = {name: column([getattr(cls, name) for cls in design.classes]) for name in TILE_KNOBS}
     return Knobs(
-        **chip, **tile, routing=column([CHIP_RULES["routing"].values.index(design.routing)]), arrangement=column([0]),
+        **chip, **tile, routing=column([CHIP_RULES["routing"].values.index(design.routing)]),
+        arrangement=column([COLUMNS if design.pipeline_stages > 1 else 0]),
         nodes=column([design.node_class.count(k) for k in range(len(design.classes))]),
         shares={name: column([cls.shares[i] for cls in design.classes]) for i, name in enumerate(SHARES)})
 

@@ -2,6 +2,7 @@
 
 The same rules as `hwgen.compiler` (place, tile_memory, tile_program), for all designs of a batch at once. Rows of a
 tile are a mean over its class (they add up exactly) and a maximum (what the slowest tile has: one row more at most).
+Layers are those of its pipeline stage (`stages.py`). Every stream has memories and a program of its own.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from explore.scenario import Scenario
 from explore.space import Knobs
+from explore.stages import Stages, groups, stages_of
 from explore.straight import ceil, words
 from hwgen.compiler.memory import ROW
 from hwgen.compiler.tile_memory import BLOCK, value_blocks
@@ -18,6 +20,8 @@ from hwgen.compiler.tile_program import LOGITS_CHUNK
 from hwgen.compiler.words import HIGH_LIMB, LOW_LIMB
 from hwgen.isa import WIDTH
 
+PARTS = 5
+"""Parts of a layer: streams take turns between them."""
 _LIMBS = len({HIGH_LIMB, LOW_LIMB})
 
 
@@ -33,13 +37,15 @@ class Rows:
 class TileLoad:
     """By tile class [B, K], for one tile unless said otherwise.
 
-    `qkv, hidden, ffn, vocabulary`: rows. `units, heads`: attention units in a layer on the busiest tile, and their
-    query heads. `caches`: units that it keeps a cache for, all layers together. Memories in words of their own:
-    `rom`, `rom_most`, `imem`, `vmem`, `xmem`, `kvmem`; `rom_word`: bits of a ROM word. `reach`: first word that no
-    message can be sent to. `able`: tiles that may hold heads [B, 1]; `placed`: whether every operator class has a tile
-    [B].
+    `stages` are the pipeline stages. `qkv, hidden, ffn, vocabulary`: rows, but for the last in a layer of a stage.
+    `units, heads`: attention units in a layer on the busiest tile, and their query heads. `caches`: units that it keeps
+    a cache for, all layers together; `share` of the layers in which it holds heads at all. `instructions` of a
+    stream. Memories in words of their own, for all streams: `rom`, `rom_most`, `imem`, `vmem`, `xmem`, `kvmem`;
+    `rom_word`: bits of a ROM word. `reach`: first word that no message can be sent to. `able`: tiles of a stage that may
+    hold heads [B, 1]; `placed`: whether every operator class has a tile [B].
     """
 
+    stages: Stages
     qkv: Rows
     hidden: Rows
     ffn: Rows
@@ -48,6 +54,7 @@ class TileLoad:
     heads: Tensor
     parts: Tensor
     caches: Tensor
+    share: Tensor
     able: Tensor
     placed: Tensor
     instructions: Tensor
@@ -82,38 +89,41 @@ def _rows(count: int, weight: Tensor, nodes: Tensor) -> Rows:
 def tile_load(knobs: Knobs, scenario: Scenario) -> TileLoad:
     """The load of every tile class of a batch."""
     c = scenario.workload.config
+    stages = stages_of(knobs, c.layers)
+    band = stages.band
     present = (knobs.nodes > 0).double()
     weight = {name: knobs.vlen * share * present for name, share in knobs.shares.items()}
     group = c.heads // c.kv_heads
-    able = (knobs.nodes * (weight["attention"] > 0)).sum(1, keepdim=True)
+    able = (band.nodes * (weight["attention"] > 0)).sum(1, keepdim=True)
     parts = torch.floor(able.detach() / c.kv_heads).clamp(1, group)
     count = c.kv_heads * parts  # units of a layer
     even = able > count
-    fraction = weight["attention"] / (weight["attention"] * knobs.nodes).sum(1, keepdim=True).clamp(min=1e-12)
+    fraction = weight["attention"] / (weight["attention"] * band.nodes).sum(1, keepdim=True).clamp(min=1e-12)
     holds = (weight["attention"] > 0).double()
     units = torch.where(even, holds, ceil(count * fraction))
-    caches = torch.where(even, holds * ceil(count * c.layers / able.clamp(min=1)), units * c.layers)
+    caches = torch.where(even, holds * ceil(count * stages.dense / able.clamp(min=1)), units * stages.layers)
+    share = torch.where(even, (caches / (units * stages.dense).clamp(min=1e-9)).clamp(max=1), (units > 0).double())
     rows = {
-        "qkv": _rows((c.heads + 2 * c.kv_heads) * c.head_dim, weight["attention"], knobs.nodes),
-        "hidden": _rows(c.hidden, weight["ffn"], knobs.nodes), "ffn": _rows(c.ffn, weight["ffn"], knobs.nodes),
+        "qkv": _rows((c.heads + 2 * c.kv_heads) * c.head_dim, weight["attention"], band.nodes),
+        "hidden": _rows(c.hidden, weight["ffn"], band.nodes), "ffn": _rows(c.ffn, weight["ffn"], band.nodes),
         "vocabulary": _rows(c.vocab, weight["vocabulary"], knobs.nodes)}
     heads = ceil(units * group / parts)
     placed = torch.stack([(w * knobs.nodes).sum(1) > 0 for w in weight.values()], 1).all(1)
-    vmem, reach = _vector_memory(c, scenario.context, knobs, rows, units, heads, caches)
-    instructions = _instructions(c, knobs, rows, units, heads, caches, parts)
+    vmem, reach = _vector_memory(c, scenario.context, band, rows, units, heads, caches)
+    instructions = _instructions(c, stages, rows, units, heads, share, parts)
     mxfp4 = scenario.workload.mxfp4
-    rom = {kind: _rom_words(c, knobs.vlen, {n: getattr(r, kind) for n, r in rows.items()}, mxfp4)
-           for kind in ("mean", "most")}
+    rom = {kind: _rom_words(c, knobs.vlen, {n: getattr(r, kind) for n, r in rows.items()}, layers, mxfp4)
+           for kind, layers in (("mean", c.layers * stages.part), ("most", stages.dense))}
     return TileLoad(
-        **rows, units=units, heads=heads, parts=parts, caches=caches, able=able, placed=placed,
-        instructions=instructions, rom=rom["mean"] * present, rom_most=rom["most"] * present,
+        stages=stages, **rows, units=units, heads=heads, parts=parts, caches=caches, share=share, able=able,
+        placed=placed, instructions=instructions, rom=rom["mean"] * present, rom_most=rom["most"] * present,
         rom_word=rom_word_bits(knobs.vlen, mxfp4),
-        imem=ceil(instructions / knobs.fetch) * present, vmem=vmem * present,
-        xmem=_operand_memory(c, scenario.context, knobs.vlen, rows, heads) * present,
-        kvmem=caches * _cache_words(c, scenario.context, knobs.vlen), reach=reach)
+        imem=ceil(knobs.streams * instructions / knobs.fetch) * present, vmem=vmem * present,
+        xmem=knobs.streams * _operand_memory(c, scenario.context, knobs.vlen, rows, heads) * present,
+        kvmem=knobs.streams * caches * _cache_words(c, scenario.context, knobs.vlen), reach=reach)
 
 
-def _rom_words(c, vlen, rows, mxfp4):
+def _rom_words(c, vlen, rows, layers, mxfp4):
     """ROM words: two words of 4-bit codes take one."""
     def part(*names):
         return sum(0.5 if name in mxfp4 else 1.0 for name in names)
@@ -123,7 +133,7 @@ def _rom_words(c, vlen, rows, mxfp4):
     layer = layer + rows["hidden"] * (part("o") * row_words(c.heads * c.head_dim, vlen, c.output_bias)
                                       + part("down") * row_words(c.ffn, vlen, c.mlp_bias))
     ends = part("embed") if c.tied else part("embed", "head")
-    return c.layers * layer + ends * rows["vocabulary"] * row_words(c.hidden, vlen)
+    return layers * layer + ends * rows["vocabulary"] * row_words(c.hidden, vlen)
 
 
 def rom_word_bits(vlen: Tensor, mxfp4: frozenset[str]) -> Tensor:
@@ -158,47 +168,50 @@ def _aligned(count):
     return ceil(count / ROW) * ROW
 
 
-def _vector_memory(c, context, knobs, rows, units, heads, caches):
+def _vector_memory(c, context, band, rows, units, heads, caches):
     """(words, first word beyond message buffers), aligned as the compiler does."""
     d, blocks, ctx = c.head_dim, len(value_blocks(c.head_dim)), _up(context)
-    most_hidden = (rows["hidden"].most * (knobs.nodes > 0)).amax(1, keepdim=True)
-    common = ROW + _up(c.hidden + BLOCK) + _up(d) + _up(c.hidden * c.tied) + _up(c.heads * d + BLOCK)
-    common = common + _up(c.ffn + BLOCK) + _aligned(most_hidden)
-    reach = common + (heads + 2 * units) * _up(d)
+    most_hidden = (rows["hidden"].most * (band.nodes > 0)).amax(1, keepdim=True)
+    # behind the first stage the residual comes from a row start on
+    common = _up(c.hidden + BLOCK) + _up(d) + _up(c.hidden * c.tied) + _up(c.heads * d + BLOCK) + _up(c.ffn + BLOCK)
+    common = common + _aligned(most_hidden) + ROW * (band.pipeline_stages > 1)
+    slots = (heads + 2 * units) * _up(d)
     # scores, weighted values and head outputs; scale codes of every cache
-    own = reach + heads.clamp(max=2) * (ctx + _up(d)) + heads * _up(d) + caches * blocks * ctx
-    pieces = (knobs.nodes * (rows["hidden"].mean > 0) * _aligned(rows["hidden"].most)).sum(1, keepdim=True)
+    own = slots + heads.clamp(max=2) * (ctx + _up(d)) + heads * _up(d) + caches * blocks * ctx
+    # messages of all streams come first, then what each has of its own
+    reach = ROW + band.streams * common + (band.streams - 1) * own + slots
+    pieces = (band.nodes * (rows["hidden"].mean > 0) * _aligned(rows["hidden"].most)).sum(1, keepdim=True)
     speaks = (rows["vocabulary"].mean > 0).double()
     own = own + ROW + speaks * (pieces + ROW + (_up(c.hidden) if c.tied else 0))
-    away = (knobs.tiles > 1).double() * (rows["qkv"].mean > 0)
+    away = (band.tiles > 1).double() * (rows["qkv"].mean > 0)
     own = own + away * _aligned(rows["qkv"].most) + _aligned(rows["hidden"].most) + 4 * _aligned(rows["ffn"].most)
     own = own + _aligned(rows["vocabulary"].most)
-    return own, reach
+    return ROW + band.streams * (common + own), reach
 
 
 def _up(count: int) -> int:
     return -(-count // ROW) * ROW
 
 
-def _instructions(c, knobs, rows, units, heads, caches, parts):
-    """Instructions of one token's program, phase by phase as `TileProgram` emits them."""
-    blocks, tiles = len(value_blocks(c.head_dim)), knobs.tiles
-    copies = torch.where(knobs.multicast > 0, torch.ones_like(tiles), tiles)
-    senders = (knobs.nodes * (rows["hidden"].mean > 0)).sum(1, keepdim=True)
+def _instructions(c, stages, rows, units, heads, held, parts):
+    """Instructions of one stream's program, phase by phase as `TileProgram` emits them, and a STREAM for each part."""
+    band = stages.band
+    blocks, tiles = len(value_blocks(c.head_dim)), band.tiles
+    copies = torch.where(band.multicast > 0, torch.ones_like(tiles), tiles)
+    senders = (band.nodes * (rows["hidden"].mean > 0)).sum(1, keepdim=True)
     has = {name: (r.mean > 0).double() for name, r in rows.items()}
     chunk = torch.where(rows["ffn"].most <= 64, 16.0, 32.0)
     segments = rows["qkv"].mean / c.head_dim + has["qkv"]
     away = torch.where(tiles > 1, segments * (1 + (parts - 1) * 2 * c.kv_heads / (c.heads + 2 * c.kv_heads)), 0.0)
-    layer = has["qkv"] * 3 + 2 + segments + away
-    held = (caches / (units * c.layers).clamp(min=1e-9)).clamp(max=1)
-    layer = layer + held * (units * (1 + blocks) + heads * (4 + 2 * blocks + copies))
-    layer = layer + 3 + has["hidden"] * 2 * (3 + copies)
-    layer = layer + has["ffn"] * (3 + words(rows["ffn"].most, chunk) * (4 + copies))
+    layer = has["qkv"] * 3 + 2 + 3 + has["hidden"] * 2 * (3 + copies) + has["ffn"] * 3
+    layer = layer + PARTS * (groups(band)[0] > 1)
+    more = segments + away + held * (units * (1 + blocks) + heads * (4 + 2 * blocks + copies))
+    more = more + has["ffn"] * words(rows["ffn"].most, chunk) * (4 + copies)
     start = 3 + has["vocabulary"] * senders * (2 + copies)
     chunks = words(rows["vocabulary"].most, torch.tensor(float(LOGITS_CHUNK), dtype=torch.float64,
                                                          device=tiles.device))
     head = 4 + has["vocabulary"] * (6 + int(c.tied) + 2 * chunks)
-    return start + c.layers * layer + head
+    return start + stages.layers * layer + stages.dense * more + head
 
 
 def program_bits(load: TileLoad, knobs: Knobs) -> Tensor:

@@ -26,7 +26,7 @@ LINK_CLASSES = {"east": "row", "west": "row", "north": "column", "south": "colum
 
 @dataclass(frozen=True)
 class TileMap:
-    """Arrays [height, width] of a design for one token at the scenario's position.
+    """Arrays [height, width] of a design for one token of one stream at the scenario's position.
 
     `weights`: weight elements held. `wmem_kib`: weight ROM used. `fetch`, `vlen`, `lanes`: of its class. `load`: busy
     cycles of its matrix unit. `sent`: flits of its messages to all tiles. `links`: (x, y, output) -> flits.
@@ -54,20 +54,21 @@ def tile_map(design: Design, scenario: Scenario) -> TileMap:
     config, placement = scenario.workload.config, place(scenario.workload.config, design)
     words = {kind: np.array([b - a for a, b in getattr(placement, kind)]) for kind in
              ("qkv", "hidden", "ffn", "vocabulary")}
+    layers = np.array([b - a for a, b in (placement.stages[placement.stage(t)].layers for t in range(design.tiles))])
     classes = [design.tile_class(t) for t in range(design.tiles)]
     vlen = np.array([c.vlen for c in classes])
     mxfp4 = scenario.workload.mxfp4
-    rom, load = _matrix(config, words, vlen, mxfp4)
+    rom, load = _matrix(config, words, layers, vlen, mxfp4)
     word = np.array([rom_word_bytes(int(v), "mxfp4" if mxfp4 else "mxint8") for v in vlen])
     load = load + _attention(config, placement, vlen, scenario.at)
-    sent = _sent(config, design, scenario, placement, words)
-    links = _gather_links(design, sent)
+    sent = _sent(config, design, scenario, placement, words, layers)
+    links = _gather_links(design, placement, sent)
     for (source, target), flits in _unicast(config, design, scenario, placement).items():
         for link in _path(design, source, target):
             links[link] += flits
     shape = (design.height, design.width)
     return TileMap(
-        weights=_weights(config, words).reshape(shape),
+        weights=_weights(config, words, layers).reshape(shape),
         wmem_kib=(rom * word / 1024).reshape(shape),
         fetch=np.array([c.fetch for c in classes]).reshape(shape), vlen=vlen.reshape(shape),
         lanes=np.array([c.lanes for c in classes]).reshape(shape), load=load.reshape(shape),
@@ -80,19 +81,21 @@ def deviation(design: Design, scenario: Scenario, maps: TileMap | None = None) -
     knobs = knobs_of(design)
     load = tile_load(knobs, scenario)
     timing = cycles(knobs, load, packets(knobs, load.reach), scenario, scenario.at)
-    closed = {name: float(flits) for name, flits in busiest_links(knobs, timing.sent, timing.unicast).items()}
+    part = load.stages.part[:, 0]
+    links = busiest_links(load.stages.band, timing.sent, timing.unicast * part)
+    closed = {name: float(flits) for name, flits in links.items()}
     closed["matrix"] = float((knobs.nodes * (timing.rom_words + timing.kv_words)).sum())
     real = maps.busiest() | {"matrix": float(maps.load.sum())}
     return {name: closed[name] / real[name] - 1 if real[name] else 0.0 for name in closed}
 
 
-def _weights(config: ModelConfig, rows) -> np.ndarray:
+def _weights(config: ModelConfig, rows, layers) -> np.ndarray:
     out = config.heads * config.head_dim
     layer = (rows["qkv"] + 2 * rows["ffn"]) * config.hidden + rows["hidden"] * (out + config.ffn)
-    return config.layers * layer + (1 if config.tied else 2) * rows["vocabulary"] * config.hidden
+    return layers * layer + (1 if config.tied else 2) * rows["vocabulary"] * config.hidden
 
 
-def _matrix(config: ModelConfig, rows, vlen, mxfp4):
+def _matrix(config: ModelConfig, rows, layers, vlen, mxfp4):
     """(words of weight ROM, words that the matrix unit multiplies for one token) of every tile."""
     def words(kind, length, bias=False):
         return rows[kind] * np.array([vector_words(length, int(v), bias) for v in vlen])
@@ -102,10 +105,10 @@ def _matrix(config: ModelConfig, rows, vlen, mxfp4):
              "o": words("hidden", config.heads * config.head_dim, config.output_bias),
              "down": words("hidden", config.ffn, config.mlp_bias),
              **dict.fromkeys(("gate", "up"), words("ffn", config.hidden, config.mlp_bias))}
-    held = {name: config.layers * count for name, count in layer.items()} | {"embed": head}
+    held = {name: layers * count for name, count in layer.items()} | {"embed": head}
     held |= {} if config.tied else {"head": head}
     rom = sum(-(-count // 2) if name in mxfp4 else count for name, count in held.items())
-    return rom, config.layers * sum(layer.values()) + head
+    return rom, layers * sum(layer.values()) + head
 
 
 def _attention(config: ModelConfig, placement: Placement, vlen, position: int) -> np.ndarray:
@@ -129,8 +132,8 @@ def _format(design, scenario):
     return flits
 
 
-def _sent(config, design, scenario, placement, rows):
-    """Flits of every tile's messages to all tiles in one token; the embedding row counts at its owner's mean."""
+def _sent(config, design, scenario, placement, rows, layers):
+    """Flits of every tile's messages to all tiles of its stage in one token; the embedding row counts where it goes."""
     flits = _format(design, scenario)
     heads = Counter(unit.tile for units in placement.units for unit in units for _ in range(unit.count))
     sent = np.zeros(design.tiles)
@@ -138,24 +141,26 @@ def _sent(config, design, scenario, placement, rows):
         n, ffn = int(rows["hidden"][t]), int(rows["ffn"][t])
         chunk = 16 if ffn <= 64 else 32
         whole, rest = divmod(ffn, chunk)
-        sent[t] = config.layers * (2 * flits(n, True) + whole * flits(chunk, True) + flits(rest, True))
-        sent[t] += heads[t] * flits(config.head_dim, True) + flits(n, True)
+        sent[t] = layers[t] * (2 * flits(n, True) + whole * flits(chunk, True) + flits(rest, True))
+        sent[t] += heads[t] * flits(config.head_dim, True) + flits(n, True) * (placement.stage(t) == 0)
     return sent
 
 
-def _gather_links(design: Design, sent) -> Counter:
+def _gather_links(design: Design, placement: Placement, sent) -> Counter:
+    """Output of a router -> flits; what goes from one stage to the next, once a stage, counts as if it stayed."""
     links = Counter()
-    width, height = design.width, design.height
+    width = design.width
     for t, flits in enumerate(sent):
         if not flits:
             continue
         source = t % width, t // width
+        first, stop = placement.stages[placement.stage(t)].tiles
         if design.multicast:
-            for (x, y), _, outputs in tree(source, (0, 0, width - 1, height - 1)):
+            for (x, y), _, outputs in tree(source, (0, first // width, width - 1, stop // width - 1)):
                 for out in outputs:
                     links[x, y, out] += flits
         else:
-            for target in range(design.tiles):
+            for target in range(first, stop):
                 for link in _path(design, t, target):
                     links[link] += flits
     return links
@@ -176,23 +181,24 @@ def _unicast(config, design, scenario, placement) -> Counter:
     """(source, target) -> flits of q, k and v rows that go to the tiles whose heads need them."""
     flits, d = _format(design, scenario), config.head_dim
     group = config.heads // config.kv_heads
-    starts = np.array([a for a, _ in placement.qkv])
     found = Counter()
 
-    def rows_of(first):
-        tile = int(np.searchsorted(starts, first, side="right")) - 1
+    def rows_of(first, stop):
+        tile = members[int(np.searchsorted(starts, first, side="right")) - 1]
         while first < stop:
             end = min(stop, placement.qkv[tile][1])
             if end > first:
                 yield tile, end - first
             first, tile = max(first, end), tile + 1
 
-    for unit in (unit for units in placement.units for unit in units):
-        base = unit.kv * (group + 2)
-        for head in (*(base + q - unit.kv * group for q in range(unit.first, unit.first + unit.count)),
-                     base + group, base + group + 1):
-            stop = (head + 1) * d
-            for tile, count in rows_of(head * d):
-                if tile != unit.tile:
-                    found[tile, unit.tile] += flits(count, False)
+    for layer, units in enumerate(placement.units):
+        members = placement.members(layer)
+        starts = np.array([placement.qkv[t][0] for t in members])
+        for unit in units:
+            base = unit.kv * (group + 2)
+            for head in (*(base + q - unit.kv * group for q in range(unit.first, unit.first + unit.count)),
+                         base + group, base + group + 1):
+                for tile, count in rows_of(head * d, (head + 1) * d):
+                    if tile != unit.tile:
+                        found[tile, unit.tile] += flits(count, False)
     return found

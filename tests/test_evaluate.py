@@ -27,8 +27,9 @@ def value(result, of):
 def test_figures_are_consistent():
     result = evaluate(_random(), scenario())
     assert torch.isfinite(result.power).all() and (result.power > 0).all()
-    torch.testing.assert_close(result.tok_s * result.latency_s, torch.ones(256, dtype=torch.float64))
-    torch.testing.assert_close(result.energy_per_token, result.power * result.latency_s)
+    torch.testing.assert_close(result.tok_s_stream * result.latency_s, torch.ones(256, dtype=torch.float64))
+    torch.testing.assert_close(result.tok_s, default_space().values(_random()).streams[:, 0] * result.tok_s_stream)
+    torch.testing.assert_close(result.energy_per_token, result.power / result.tok_s)
     torch.testing.assert_close(sum(result.power_parts.values()), result.power)
     torch.testing.assert_close(sum(result.area_parts.values()), result.area)
     torch.testing.assert_close(sum(result.cycle_parts.values()), result.cycles)

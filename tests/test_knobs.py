@@ -19,9 +19,9 @@ BASE = Design(2, 2, flit_bits=64, buffer_flits=4, clock_mhz=100.0, node_class=(0
     TileClass("a", fetch=2, stations=3, vlen=16, lanes=4), TileClass("b", fetch=1, stations=2, vlen=8, lanes=2)))
 CHIP = {"width": 3, "height": 3, "flit_bits": 128, "virtual_channels": 2, "buffer_flits": 6, "routing": "west-first",
         "multicast": False, "clock_mhz": 200.0, "link_registers": 1, "port_flits": (("west", 8),),
-        "pipeline_stages": 2}
+        "pipeline_stages": 2, "streams": 2}
 TILE = {"fetch": 4, "stations": 5, "vlen": 32, "lanes": 8}
-UNSEEN = {"link_registers", "port_flits", "pipeline_stages",
+UNSEEN = {"link_registers", "port_flits",
           *(k for k, values in CALIBRATED.items() if len(values) == 1)}
 """Knobs of the generator that the explorer leaves alone."""
 
@@ -46,8 +46,7 @@ def changed(knob):
     return replace(BASE, classes=(replace(first, **{knob: TILE[knob]}), BASE.classes[1]))
 
 
-KNOBS = (*CHIP_KNOBS, "clock_mhz", "link_registers", "port_flits", "pipeline_stages", "nodes", "arrangement",
-         *TILE_KNOBS, *SHARES)
+KNOBS = (*CHIP_KNOBS, "clock_mhz", "link_registers", "port_flits", "nodes", "arrangement", *TILE_KNOBS, *SHARES)
 QUICK = ("buffer_flits", "clock_mhz", "stations", "ffn", "pipeline_stages")
 
 

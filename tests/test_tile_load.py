@@ -45,6 +45,23 @@ def test_memories_and_programs_of_alike_tiles(mesh, tile, multicast):
     assert float(load.instructions) == pytest.approx(mean, rel=0.06)
 
 
+@pytest.mark.parametrize(("mesh", "stages", "multicast", "vmem", "xmem"), [
+    ((4, 4), 2, True, 0.08, 0), ((4, 4), 4, True, 0.1, 0), ((2, 6), 3, False, 0.08, 0), ((3, 5), 4, True, 0.2, 0.02)])
+def test_memories_and_programs_of_pipeline_stages(mesh, stages, multicast, vmem, xmem):
+    """Seven layers: no stage has as many as another. Where bands differ, the closed form is that of the highest."""
+    design = Design(*mesh, multicast=multicast, pipeline_stages=stages, classes=(TileClass("t", vlen=64),))
+    config = replace(_small_smollm2(), layers=7)
+    tiles, _, load = _compiled(config, 256, design)
+    for name, within in (("vmem", vmem), ("xmem", xmem), ("kvmem", 0.0), ("rom_most", 0.02)):
+        memory = name.removesuffix("_most")
+        real = max(sum(s.region.size for s in t.slices if s.source not in TABLES) if memory == "rom"
+                   else getattr(t.memory, memory).used for t in tiles)
+        assert float(getattr(load, name)) == pytest.approx(real, rel=within), name
+    held = sum(s.region.size for t in tiles for s in t.slices if s.source not in TABLES)
+    assert float(load.rom) * design.tiles == pytest.approx(held, rel=1e-9)
+    assert float(load.instructions) == pytest.approx(max(len(t.program) for t in tiles), rel=0.08)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_weights_of_random_designs(seed):
     """Heterogeneous tiles, odd sizes, biases, both formats: words of weight ROM add up."""
@@ -66,7 +83,8 @@ def test_rows_add_up_exactly():
     knobs = default_space().values(default_space().random(200, torch.Generator().manual_seed(3)))
     load = tile_load(knobs, scenario())
     config = workload.config
-    for rows, count in ((load.hidden, config.hidden), (load.ffn, config.ffn), (load.vocabulary, config.vocab)):
-        total = (rows.mean * knobs.nodes).sum(1)[load.placed]
+    for rows, count, nodes in ((load.hidden, config.hidden, load.stages.band.nodes), (load.ffn, config.ffn,
+                               load.stages.band.nodes), (load.vocabulary, config.vocab, knobs.nodes)):
+        total = (rows.mean * nodes).sum(1)[load.placed]
         torch.testing.assert_close(total, torch.full_like(total, count))
         assert ((rows.most >= rows.mean - 1e-6) & (rows.most < rows.mean + 1)).all()

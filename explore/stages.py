@@ -1,0 +1,66 @@
+"""Pipeline stages in closed form: the band of mesh rows that stands for all, and how streams follow each other.
+
+A stage works as a chip of its own rows with layers of its own, so all that is known of a chip holds for its band.
+Bands differ by one row of the mesh at most and layers are whole, as `hwgen.compiler.place` splits both.
+"""
+
+from dataclasses import dataclass, replace
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from explore.space import Knobs
+from hwgen.compiler.place import split
+from hwgen.design import CHIP_RULES
+
+_SIDE = max(CHIP_RULES["height"].values)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """The stages of a batch, [B, 1] each.
+
+    `band`: a chip as high as the highest stage. `part`: its share of the mesh. `layers`: the most that a stage has.
+    `dense`: layers that tiles of this band would have if they had as many rows as those that have most: a lower band
+    has fewer tiles for its layers. `possible`: whether there are rows and layers enough.
+    """
+
+    band: Knobs
+    part: Tensor
+    layers: Tensor
+    dense: Tensor
+    possible: Tensor
+
+
+@cache
+def _bands(layers: int) -> Tensor:
+    """[stages, mesh rows, 3]: rows of the highest band, most layers, and `dense`; 1 row and no layers if impossible."""
+    table = torch.ones(_SIDE + 1, _SIDE + 1, 3, dtype=torch.float64)
+    table[:, :, 1:] = 0
+    for count in range(1, min(_SIDE, layers) + 1):
+        for height in range(count, _SIDE + 1):
+            rows = [b - a for a, b in split(height, [1] * count)]
+            own = [b - a + 1 for a, b in split(layers - count, rows)]
+            high = max(rows)
+            dense = max(n * high / r for n, r in zip(own, rows, strict=True))
+            table[count, height] = torch.tensor([high, max(own), dense])
+    return table
+
+
+def stages_of(knobs: Knobs, layers: int) -> Stages:
+    """How the stages of a batch share out a model's layers."""
+    table = _bands(layers).to(knobs.height.device)
+    count, height = (t.detach().round().long().clamp(1, _SIDE) for t in (knobs.pipeline_stages, knobs.height))
+    possible = (count <= height) & (count <= layers)
+    rows, most, dense = table[torch.where(possible, count, 1), height].unbind(-1)
+    part = rows / height
+    band = replace(knobs, height=knobs.height * part, nodes=knobs.nodes * part)
+    return Stages(band, part, most, dense, possible)
+
+
+def groups(knobs: Knobs) -> tuple[Tensor, Tensor]:
+    """(streams that take turns in a stage, groups of them that follow each other) [B, 1], as the compiler has them."""
+    stages, streams = knobs.pipeline_stages.detach(), knobs.streams
+    together = torch.where(stages > 1, torch.where(streams >= 2 * stages, 2.0, 1.0).to(streams), streams)
+    return together, streams / together
