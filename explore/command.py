@@ -130,13 +130,15 @@ def _summary(best: Search, designer, evaluations: int, seed: int) -> dict:
         "proposed_score": round(best.proposed, SCORE_DIGITS), "heuristic_score": round(rule.best, SCORE_DIGITS),
         "evaluations": len(best.scores), "front": len(best.front), "agent": designer is not None,
         "design": {"width": design.width, "height": design.height, "clock_mhz": design.clock_mhz,
+                   "streams": design.streams, "pipeline_stages": design.pipeline_stages,
                    "classes": len(design.classes)}, **figures_of(best.figures(best.best))}
 
 
 def _comments(best: Search) -> tuple[str, ...]:
     figures, scenario = figures_of(best.figures(best.best)), best.problem.scenario
     return (f"{scenario.workload.name} on {scenario.nm} nm, context {scenario.context}, as hwgen explore estimates it:",
-            f"{figures['tok_s']:.5g} tokens/s, {figures['power']:.4g} W, {figures['area']:.4g} mm2, "
+            f"{figures['tok_s']:.5g} tokens/s of all streams, {figures['tok_s_stream']:.5g} of one, "
+            f"{figures['power']:.4g} W, {figures['area']:.4g} mm2, "
             f"{figures['energy_per_token'] * 1e3:.4g} mJ a token", format_note(scenario.workload.mxfp4))
 
 
@@ -145,7 +147,9 @@ def scaling_row(result: Search) -> dict:
     figures, design = figures_of(result.figures(result.best)), result.design(result.best)
     return {
         "node": result.problem.scenario.nm, "mesh": f"{design.width}x{design.height}",
-        "MHz": f"{design.clock_mhz:.4g}", "tok/s": f"{figures['tok_s']:.4g}", "W": f"{figures['power']:.4g}",
+        "streams": design.streams, "stages": design.pipeline_stages, "MHz": f"{design.clock_mhz:.4g}",
+        "tok/s": f"{figures['tok_s']:.4g}", "tok/s of one": f"{figures['tok_s_stream']:.4g}",
+        "W": f"{figures['power']:.4g}",
         "mm2": f"{figures['area']:.4g}", "mJ/token": f"{1e3 * figures['energy_per_token']:.3g}",
         "USD/Mtok": f"{figures['cost_per_mtok']:.3g}", "score": _score(float(result.scores.max())),
         "feasible": "yes" if result.feasible else "; ".join(figures["reasons"])}

@@ -11,7 +11,8 @@ from torch import Tensor
 from explore.scenario import GOALS
 
 TOK_S, POWER, AREA, LATENCY, VIOLATION = range(5)
-"""Columns of an outcome: ln tok/s, ln W, ln mm2, ln s per token, summed relative violation of what physics forbids."""
+"""Columns of an outcome: ln tok/s of all streams, ln W, ln mm2, ln s of a step, summed relative violation of what
+physics forbids."""
 OUTCOMES = 5
 INFEASIBLE = -100.0
 """Scores below this are those of infeasible designs, ordered by violation; no J of a real chip comes near it."""

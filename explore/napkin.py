@@ -15,8 +15,9 @@ from hwgen.design import SHARES
 
 COUNTS = ("embedding", "projections", "attention", "feed_forward", "head", "gathers", "gates", "sram_bits", "rom_bits",
           "rom_reads", "work", "network", "flip_flops")
-"""What a design takes, whatever the node: cycles of a token by what they go to; gates; bits; of a token, bits read from
-ROM, pJ at 45 nm of units and of the network; and what draws power at every clock."""
+"""What a design takes, whatever the node: cycles by what they go to, of a step over its tokens, one of each stream;
+gates; bits; of a token, bits read from ROM, pJ at 45 nm of units and of the network; and what draws power at every
+clock."""
 CYCLES = 6
 """The first counts are cycles."""
 CLOCK = len(COUNTS)
@@ -65,33 +66,52 @@ class _Rough:
     def __init__(self, f, v, multicast):
         self.f, self.v, self.multicast = f, v, multicast
         self.tiles, self.out = v["width"] * v["height"], f["heads"] * f["head_dim"]
-        self.nodes = _split(self.tiles[:, None], v["part"])
-        self.on = (self.nodes.detach() > 0).to(self.nodes)
+        one = torch.ones_like(self.tiles)
+        self.streams, stages = v.get("streams", one), v.get("pipeline_stages", one)
+        self.stages = stages.minimum(v["height"].detach()).clamp(min=1)
+        column = torch.where(self.stages > 1, v["height"], one)[:, None]
+        self.nodes = _split(self.tiles[:, None] / column, v["part"]) * column
         self.layers, self.group = f["layers"][:, 0], f["heads"] / f["kv_heads"]
+        self._bands()
+        self.on = (self.nodes.detach() > 0).to(self.nodes)
+        pairs = torch.where(self.streams >= 2 * self.stages, 2 * one, one)
+        self.together = torch.where(self.stages > 1, pairs, self.streams)
         weight = {name: v["vlen"] * v[name] * self.on for name in SHARES}
         self.mean, self.most = {}, {}
         for name, rows, share in (("qkv", self.out + 2 * f["kv_heads"] * f["head_dim"], "attention"),
                                   ("hidden", f["hidden"], "ffn"), ("ffn", f["ffn"], "ffn"),
                                   ("vocab", f["vocab"], "vocabulary")):
-            total = (weight[share] * self.nodes).sum(1, keepdim=True).clamp(min=1e-3)
+            nodes = self.nodes if name == "vocab" else self.band
+            total = (weight[share] * nodes).sum(1, keepdim=True).clamp(min=1e-3)
             self.mean[name] = rows * weight[share] / total
             self.most[name] = _up(self.mean[name])
         self.speaks = (self.mean["vocab"] > 0).to(self.nodes)
-        self.copied = torch.where(multicast, torch.ones_like(self.tiles), self.tiles)
-        self.senders = (self.nodes * (self.mean["hidden"] > 0)).sum(1).clamp(min=1)
+        self.copied = torch.where(multicast, one, self.stage_tiles)
+        self.senders = (self.band * (self.mean["hidden"] > 0)).sum(1).clamp(min=1)
         self._place_heads(weight["attention"])
+
+    def _bands(self):
+        """The highest stage as a chip of its own: its rows and layers, and those of the fullest tiles in its terms."""
+        height, spare = self.v["height"], (self.layers - self.stages).clamp(min=0)
+        high = _up(height / self.stages)
+        low = (height / self.stages).detach().floor().clamp(min=1)
+        self.deep, shallow = (1 + _up(spare * rows / height) for rows in (high, low))
+        self.dense = torch.maximum(self.deep, shallow * high / low)
+        part = torch.where(self.stages > 1, high / height, torch.ones_like(height))
+        self.band, self.stage_tiles, self.own = self.nodes * part[:, None], self.tiles * part, self.layers * part
 
     def _place_heads(self, weight):
         f = self.f
         holds = (weight.detach() > 0).to(self.nodes)
-        self.able = (self.nodes * holds).sum(1, keepdim=True).clamp(min=1)
+        self.able = (self.band * holds).sum(1, keepdim=True).clamp(min=1)
         self.copies = (self.able / f["kv_heads"]).detach().floor().clamp(min=1).minimum(self.group)
         every = f["kv_heads"] * self.copies
-        total = (weight * self.nodes).sum(1, keepdim=True).clamp(min=1e-3)
+        total = (weight * self.band).sum(1, keepdim=True).clamp(min=1e-3)
+        own = self.dense[:, None]
         self.units = torch.where(self.able > every, holds, holds * _up(every * weight / total))
         self.heads = _up(self.units * self.group / self.copies)
-        self.caches = torch.where(self.able > every, holds * _up(every * f["layers"] / self.able),
-                                  self.units * f["layers"])
+        self.caches = torch.where(self.able > every, holds * _up(every * own / self.able), self.units * self.deep[:, None])
+        self.held = (self.caches / (self.units * own).clamp(min=1e-6)).clamp(max=1)
         self.blocks = (f["head_dim"] / 32).clamp(min=1)
         self.head_words = self.words(f["head_dim"]) * f["position"] + f["head_dim"] * self.words(f["position"])
         self.softmax = f["position"] / self.v["lanes"] * (1 + 2 * self.blocks)
@@ -104,41 +124,60 @@ class _Rough:
         return (x * self.on).amax(1)
 
     def cycles(self):
-        """Cycles [B] of each part."""
+        """Cycles [B] of each part, over the tokens of a step."""
         f, v, mean, most = self.f, self.v, self.mean, self.most
         lanes = v["lanes"]
         self.per_flit = v["flit_bits"] / 32
         self.long = (v["buffer_flits"] - 64 / v["flit_bits"]).clamp(min=1)
         self.few = torch.where(self.on > 0, lanes, torch.full_like(lanes, 64.0)).amin(1)
         self.pace = ((self.per_flit + self.few - self.per_flit.minimum(self.few)) / self.few).clamp(min=1)
-        attention = self.slowest(torch.maximum(self.heads * self.head_words + self.softmax,
-                                               self.heads * self.softmax + self.head_words))
-        projections = self.slowest((self.norm + most["qkv"] * self.words(f["hidden"])) * (mean["qkv"] > 0))
-        projections = projections + self.slowest(
-            (self.out / lanes + most["hidden"] * (self.words(self.out) + 2 / lanes)) * (mean["hidden"] > 0))
-        feed = self.slowest((self.norm + 2 * most["ffn"] * self.words(f["hidden"])) * (mean["ffn"] > 0))
-        down = self.slowest((f["ffn"] / lanes + most["hidden"] * (self.words(f["ffn"]) + 2 / lanes))
-                            * (mean["hidden"] > 0))
-        head = self.slowest((self.norm + f["vocab"] / 1e3 + most["vocab"] * (self.words(f["hidden"]) + 1 / lanes))
-                            * self.speaks) + 4 * self.tiles
+        settle = 14 + v["width"] + v["height"] / self.stages
+        spread = (self.dense / self.deep)[:, None]
         (x_time, x_flits), (h_time, h_flits) = self._gather(most["hidden"]), self._gather(most["ffn"], 32)
         a_time, a_flits = self._gather(self.heads * f["head_dim"], f["head_dim"])
         self.sent = self.layers * (2 * x_flits + a_flits + h_flits)
-        turns = 2 * x_time + a_time + torch.maximum(h_time - 0.75 * feed, 0.25 * h_time)
-        settle = 14 + v["width"] + v["height"]
+        qkv, feed = (rows * self.words(f["hidden"]) * spread for rows in (most["qkv"], 2 * most["ffn"]))
+        out, down = (most["hidden"] * self.words(length) * spread for length in (self.out, f["ffn"]))
+        tail, residual = 2 * most["hidden"] / lanes, mean["hidden"] > 0
+        heads = torch.maximum(self.heads * self.head_words + self.softmax, self.heads * self.softmax + self.head_words)
+        busy = self.slowest((self.norm + feed) * (mean["ffn"] > 0))
+        phases = (
+            self._turns((self.norm + qkv) * (mean["qkv"] > 0), qkv, settle, 4),
+            self._turns(heads, 0 * heads, settle + a_time, 2 + self.units * self.blocks + self.heads),
+            self._turns((self.out / lanes + out + tail) * residual, out, settle + x_time, 2),
+            self._turns((self.norm + feed) * (mean["ffn"] > 0), feed,
+                        settle + torch.maximum(h_time - 0.75 * busy, 0.25 * h_time), 4),
+            self._turns((f["ffn"] / lanes + down + tail) * residual, down, settle + x_time, 2))
+        (qkv, _), (attention, _), (out, _), (feed, _), (down, _) = phases
         piece = (f["hidden"][:, 0] / self.senders / self.per_flit).clamp(min=1) * (1 + 1 / self.long)
         first = torch.maximum(f["hidden"][:, 0] + self.senders, self.senders * piece * (1 + self.copied)) + settle
-        return (first, self.layers * projections, self.layers * attention, self.layers * (feed + down), head,
-                self.layers * (turns + 5 * settle))
+        rows = most["vocab"] * self.words(f["hidden"]) * self.speaks
+        head = self.slowest(rows + (self.norm + f["vocab"] / 1e3 + most["vocab"] / lanes) * self.speaks)
+        more, answers = self.together - 1, 4 * self.tiles
+        head = head + answers + more * self.slowest(rows).maximum(answers)
+        layers = self.deep * (self.streams / self.together + self.stages - 1) / self.streams
+        return ((first + more * x_time) / self.together, layers * (qkv + out), layers * attention,
+                layers * (feed + down), head / self.together, layers * sum(wait for _, wait in phases))
+
+    def _turns(self, work, matrix, wait, front):
+        """(`work`, `wait`) [B] of a phase of all streams in a stage: while one waits, the matrix unit has another's.
+
+        `front`: instructions that must fit into a queue.
+        """
+        chain = self.slowest(work) + wait
+        each = torch.maximum(matrix, work - matrix + wait[:, None])
+        each = self.slowest(torch.where(self.v["stations"] >= front, each, chain[:, None]))
+        longer = torch.where(self.together > 1, (self.together * each / chain).clamp(min=1), torch.ones_like(chain))
+        return self.slowest(work) * longer, wait * longer
 
     def _gather(self, rows, chunk=None):
         """(cycles, flits) [B] of a message of `rows` words [B, K] from every tile to all, in pieces of `chunk`."""
         piece = rows if chunk is None else torch.minimum(rows, torch.ones_like(rows) * chunk)
         flits = _up(piece / self.per_flit[:, None])
         flits = (flits + _up(flits / self.long[:, None])) * (rows / piece.clamp(min=1e-3)) * (rows > 0)
-        every = (flits * self.nodes).sum(1)
+        every = (flits * self.band).sum(1)
         paced = every * self.pace
-        return torch.where(self.multicast, paced, torch.maximum(paced, self.slowest(flits) * self.tiles)), every
+        return torch.where(self.multicast, paced, torch.maximum(paced, self.slowest(flits) * self.stage_tiles)), every
 
     def silicon(self):
         """Gates, bits of SRAM and bits of ROM [B]."""
@@ -147,41 +186,45 @@ class _Rough:
         self.router = ports * ((ports - 1) * (56 + 0.8 * v["flit_bits"])
                                + v["buffer_flits"] * (33 + 7.2 * v["flit_bits"]))
         tile = 43_000 + 615 * v["vlen"] + 14_300 * v["lanes"] + 1600 * v["fetch"] + 1900 * v["stations"]
-        gates = (self.nodes * tile).sum(1) + self.tiles * self.router
-        self.cache = self.caches * (f["context"] * self.words(f["head_dim"]) + f["head_dim"] * self.words(f["context"]))
-        vectors = (2 + 2 * self.speaks) * f["hidden"] + self.out + f["ffn"]
-        vectors = vectors + f["head_dim"] * (2 * self.heads + 2 * self.units + 3)
+        streams = self.streams[:, None]
+        gates = (self.nodes * tile).sum(1) + self.tiles * (self.router + 2700 * (self.streams - 1))
+        cached = f["context"] * self.words(f["head_dim"]) + f["head_dim"] * self.words(f["context"])
+        self.cache = streams * self.caches * cached
+        piece, head = _rows(most["hidden"]), _rows(f["head_dim"])
+        vectors = (1 + 1.5 * self.speaks) * f["hidden"] + self.out + f["ffn"] + 128
+        vectors = vectors + self.speaks * self.senders[:, None] * piece
+        vectors = vectors + head * (2 * self.heads + 2 * self.units + self.heads.clamp(max=2) + 1)
         vectors = vectors + f["context"] * (self.heads.clamp(max=2) + self.caches * self.blocks)
-        rows = most["qkv"] + 2 * most["hidden"] + 4 * most["ffn"] + most["vocab"]
-        self.vectors = (vectors + rows) * self.on
-        self.weights = f["layers"] * (mean["qkv"] * self.words(f["hidden"]) + 2 * mean["ffn"] * self.words(f["hidden"])
-                                      + mean["hidden"] * (self.words(self.out) + self.words(f["ffn"])))
+        rows = _rows(most["qkv"]) + 2 * piece + 4 * _rows(most["ffn"]) + _rows(most["vocab"])
+        self.vectors = streams * (vectors + rows) * self.on
+        self.weights = self.own[:, None] * ((mean["qkv"] + 2 * mean["ffn"]) * self.words(f["hidden"])
+                                            + mean["hidden"] * (self.words(self.out) + self.words(f["ffn"])))
         self.weights = self.weights + mean["vocab"] * self.words(f["hidden"])
         self.width = 8 * (v["vlen"] + (v["vlen"] / 32).clamp(min=1))
-        operands = (2 * f["hidden"] + self.out + f["ffn"] + f["context"] * self.blocks) / v["vlen"]
+        operands = streams * (2 * f["hidden"] + self.out + f["ffn"] + f["context"] * self.blocks) / v["vlen"]
         sram = (self.nodes * (32 * self.vectors + (self.cache + operands) * self.width)).sum(1)
         copied = self.copied[:, None]
-        program = f["layers"] * (20 + 2 * self.units + self.heads * (6 + copied) + 2 * copied
+        program = self.deep[:, None] * (20 + 2 * self.units + self.heads * (6 + copied) + 2 * copied
                                  + _up(most["ffn"] / 24) * (4 + copied))
         program = program + (self.senders * (2 + self.copied))[:, None] * self.speaks
-        self.programs = 128 * (self.nodes * program).sum(1)
+        self.programs = 128 * (self.nodes * program).sum(1)  # of one stream
         self.read = (self.nodes * self.weights * self.width).sum(1)
-        stored = (f["rom_mm2"] * f["rom_bits_mm2"])[:, 0] + self.programs
+        stored = (f["rom_mm2"] * f["rom_bits_mm2"])[:, 0] + self.streams * self.programs
         return gates, sram, stored + (self.read - 8 * f["weight_bytes"][:, 0]).clamp(min=0)
 
     def energy(self):
         """Bits read from ROM, pJ of units, pJ of the network, and clocked flip-flops [B]."""
         f, v = self.f, self.v
-        held = (self.caches / (self.units * f["layers"]).clamp(min=1e-6)).clamp(max=1)
-        kv = self.heads * self.head_words * held * f["layers"]
+        own = self.own[:, None]
+        kv = self.heads * self.head_words * self.held * own
         root = (self.cache.clamp(min=64) * self.width / 65536).sqrt()
-        vector = f["layers"] * (2 * self.norm + f["ffn"] / v["lanes"] + self.heads * self.softmax)
+        vector = own * (2 * self.norm + f["ffn"] / v["lanes"] + self.heads * self.softmax)
         work = 0.233 * (self.weights + kv) * v["vlen"] + 0.16 * kv * self.width * root
         work = work + vector * (30 * v["lanes"] + 12)
-        apart = ((v["width"] + v["height"]) / 3).clamp(min=1)
-        links = torch.where(self.multicast, self.tiles, self.tiles * apart)
+        apart = ((v["width"] + v["height"] / self.stages) / 3).clamp(min=1)
+        links = torch.where(self.multicast, self.stage_tiles, self.stage_tiles * apart)
         written = 0.16 * v["flit_bits"][:, None] * (self.vectors.clamp(min=64) / 2048).sqrt()
-        network = self.sent * ((self.nodes * written).sum(1) + links * self.router * 1e-4)
+        network = self.sent * ((self.band * written).sum(1) + links * self.router * 1e-4)
         flops = 3500 + 25 * v["vlen"] + 600 * v["lanes"] + 150 * v["fetch"] + 180 * v["stations"]
         clocked = (self.nodes * flops).sum(1) + 0.11 * self.tiles * self.router
         return self.read + self.programs, (self.nodes * work).sum(1), network, clocked
@@ -198,6 +241,11 @@ class _Rough:
 def _up(x: Tensor) -> Tensor:
     """Rounded up; gradients pass."""
     return x + ((x - 1e-5).ceil() - x).detach()
+
+
+def _rows(count: Tensor) -> Tensor:
+    """Words of whole rows of 16."""
+    return 16 * _up(count / 16)
 
 
 def _split(count: Tensor, part: Tensor) -> Tensor:

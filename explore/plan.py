@@ -35,6 +35,7 @@ class Forecast:
 
     def __init__(self, surrogate: Surrogate, problem: Problem, goal: Goals):
         self.surrogate, self.goal, self.features = surrogate, goal, problem.features[None]
+        self.problem = problem
         self.known, self.errors = None, torch.zeros(0, FIGURES + 1)
         self.best = INFEASIBLE
 
@@ -75,7 +76,7 @@ class Forecast:
         """(objective, its standard error, chance that all limits are kept) [B]."""
         figures, sound = self.surrogate.predict(actions, self.features)
         error = CARE * (self.surrogate.spread + figures.std(0, unbiased=False)) + 1e-4
-        figures = figures.mean(0)
+        figures, streams = figures.mean(0), self.problem.streams(actions).log()
         if self.known is not None:
             near = self.near(actions, self.known)
             most = near.amax(1, keepdim=True)
@@ -85,7 +86,8 @@ class Forecast:
             error = error * (1 - 0.8 * most)
         speed, power, area = figures.unbind(1)
         budgets = self.goal.budgets[0].log()
-        room = torch.stack([budgets[0] - power, budgets[1].clamp(max=log(RETICLE_MM2)) - area, budgets[2] + speed], 1)
+        room = torch.stack([budgets[0] - power, budgets[1].clamp(max=log(RETICLE_MM2)) - area,
+                            budgets[2] + speed - streams], 1)
         kept = torch.special.ndtr(room / error[:, [1, 2, 0]]).prod(1) * sound
         weights = self.goal.weights[0]
         return (figures @ (weights * weights.new_tensor([1.0, -1.0, -1.0])), (weights * error).norm(dim=1), kept)

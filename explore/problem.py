@@ -110,6 +110,11 @@ class Problem:
         """Canonical ones, uniform over the settings of every knob."""
         return self.canonical(random_actions(self.codec.shape, count, generator))
 
+    def streams(self, actions: Tensor) -> Tensor:
+        """Streams of actions [B, A]: [B]."""
+        first = next(knob.values[0] for knob in self.space.knobs if knob.name == "streams")
+        return self.codec.numbers(actions).get("streams", actions.new_full((len(actions),), float(first)))
+
     def within_clock(self, actions: Tensor) -> Tensor:
         """Canonical actions whose clock is at most what the node and the system allow."""
         actions, labels = self.canonical(actions), self.codec.labels()

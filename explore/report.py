@@ -52,13 +52,14 @@ def front_csv(search: Search) -> str:
     """The Pareto front, fastest first: outcome, then the design's knobs."""
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
-    rows.writerow([*_OUTCOME, "width", "height", "clock_mhz", "flit_bits", "classes"])
+    rows.writerow([*_OUTCOME, "streams", "pipeline_stages", "width", "height", "clock_mhz", "flit_bits", "classes"])
     for number in search.front:
         design = search.design(number)
         classes = " + ".join(f"{design.node_class.count(i)}x vlen {c.vlen} lanes {c.lanes} fetch {c.fetch}"
                              for i, c in enumerate(design.classes))
         outcome = [f"{np.exp(x):.6g}" for x in search.outcomes[number, :4].tolist()]
-        rows.writerow([*outcome, design.width, design.height, f"{design.clock_mhz:g}", design.flit_bits, classes])
+        rows.writerow([*outcome, design.streams, design.pipeline_stages, design.width, design.height,
+                       f"{design.clock_mhz:g}", design.flit_bits, classes])
     return out.getvalue()
 
 
@@ -107,7 +108,7 @@ def report_html(search: Search, facts: dict, paper: list | None = None, scaling:
     maps = tile_map(design, scenario) if design.tiles <= 1764 else None
     figures = figures_of(chosen)
     bars = {title: _shares(figures[key], unit) for title, key, unit in (
-        ("Power", "power_parts", "W"), ("Area", "area_parts", "mm2"), ("Cycles of a token", "cycle_parts", "cycles"))}
+        ("Power", "power_parts", "W"), ("Area", "area_parts", "mm2"), ("Cycles of a step", "cycle_parts", "cycles"))}
     return environment().get_template("explore_report.html.j2").render(
         plain=plain, scenario=scenario, design=design, figures=figures, bars=bars, facts=facts,
         front=front_svg(search), front_size=len(search.front), maps=_heat_maps(maps) if maps else [],
@@ -131,7 +132,7 @@ def limits(search: Search, figures: dict) -> list[tuple[str, str]]:
                                          f"{figures['floor_power'] / figures['power']:.1%}: no design is below"))
     found.append(("weight ROM", _rom_anchors(search, figures)))
     slowest = max(figures["cycle_parts"], key=figures["cycle_parts"].get)
-    found.append(("time", f"{slowest.replace('_', ' ')} takes most of a token, "
+    found.append(("time", f"{slowest.replace('_', ' ')} takes most of a step, "
                           f"{figures['cycle_parts'][slowest] / figures['cycles']:.1%}"))
     return found
 

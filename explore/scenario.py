@@ -21,7 +21,7 @@ class Scenario:
     position : position of the token whose speed counts; default half of the context, the mean over a full run.
     prompt : tokens before the first answer, besides those of an image.
     weights : of ln(tokens/s), ln(W) and ln(mm2) in the objective; they sum to 1.
-    power_max, area_max, latency_max : W, mm2 and seconds a token.
+    power_max, area_max, latency_max : W, mm2, and seconds from a token of a stream to its next.
     clock_max : MHz that a system allows, besides what the node does.
     rom_anchor : "macro" for the published density of ROM macros, "cell" for the bare cell.
     """

@@ -163,7 +163,7 @@ def refusal(result: Search) -> str:
     nearest = problem.figures(actions[values.argmax()][None])
     what = f"{scenario.workload.name} on {scenario.nm} nm"
     spent = (f"{float(nearest.power[0]):.4g} W, {float(nearest.area[0]):.4g} mm2 and "
-             f"{float(nearest.latency_s[0]):.4g} s a token")
+             f"{float(nearest.latency_s[0]):.4g} s a step")
     binding = "; ".join(nearest.reasons_of(0))
     if not bool(possible.any()):
         return f"{what} has no feasible design among {len(outcomes)}: {binding}; the nearest takes {spent}"

@@ -39,10 +39,10 @@ class TileLoad:
 
     `stages` are the pipeline stages. `qkv, hidden, ffn, vocabulary`: rows, but for the last in a layer of a stage.
     `units, heads`: attention units in a layer on the busiest tile, and their query heads. `caches`: units that it keeps
-    a cache for, all layers together; `share` of the layers in which it holds heads at all. `instructions` of a
-    stream. Memories in words of their own, for all streams: `rom`, `rom_most`, `imem`, `vmem`, `xmem`, `kvmem`;
-    `rom_word`: bits of a ROM word. `reach`: first word that no message can be sent to. `able`: tiles of a stage that may
-    hold heads [B, 1]; `placed`: whether every operator class has a tile [B].
+    a cache for, all layers together; `share` of the layers in which it holds heads. `instructions` of a stream.
+    Memories in words of their own, for all streams: `rom`, `rom_most`, `imem`, `vmem`, `xmem`, `kvmem`;
+    `rom_word`: bits of a ROM word. `reach`: first word that no message can be sent to. `able`: tiles of a stage that
+    may hold heads [B, 1]; `placed`: whether every operator class has a tile [B].
     """
 
     stages: Stages

@@ -33,7 +33,7 @@ def test_bands_and_layers_are_the_compilers(height, stages, layers):
     made = Design(3, height, pipeline_stages=stages)
     found = stages_of(knobs_of(made), layers)
     bands = place(replace(scenario().workload.config, layers=layers), made).stages
-    rows, own = ([stop - first for first, stop in spans] for spans in zip(*((s.tiles, s.layers) for s in bands), strict=True))
+    rows, own = ([b - a for a, b in spans] for spans in ([s.tiles for s in bands], [s.layers for s in bands]))
     assert float(found.band.tiles) == max(rows) == float(found.band.nodes.sum())
     assert float(found.layers) == max(own)
     assert float(found.dense) == pytest.approx(max(n * max(rows) / r for n, r in zip(own, rows, strict=True)))

@@ -24,7 +24,7 @@ def explore(
     context: Annotated[int | None, typer.Option(help="Positions to build for; default the model's up to 2048")] = None,
     power_max: Annotated[float | None, typer.Option(help="Budget in W")] = None,
     area_max: Annotated[float | None, typer.Option(help="Budget in mm2")] = None,
-    latency_max: Annotated[float | None, typer.Option(help="Budget in seconds a token")] = None,
+    latency_max: Annotated[float | None, typer.Option(help="Budget in s from a token to the stream's next")] = None,
     clock_max: Annotated[float | None, typer.Option(help="MHz that the system allows; default what the node does")] =
         None,
     side: Annotated[int, typer.Option(min=1, max=64, help="Most tiles along a side of the mesh")] = 64,
@@ -60,8 +60,12 @@ def explore(
         return
     if summary["scaling"]:
         Console().print(_table(summary["scaling"]))
-    print("{workload} on {node} nm: {tok_s:.5g} tokens/s, {power:.4g} W, {area:.4g} mm2, score {score:.4f} "
-          "({evaluations} evaluations; the agent's first proposal {proposed_score:.4f})".format(**summary))
+    design, streams = summary["design"], summary["design"]["streams"]
+    each = f" ({streams} streams of {summary['tok_s_stream']:.5g})" if streams > 1 else ""
+    stages = f" in {design['pipeline_stages']} pipeline stages" if design["pipeline_stages"] > 1 else ""
+    print("{workload} on {node} nm: {tok_s:.5g} tokens/s{each}{stages}, {power:.4g} W, {area:.4g} mm2, "
+          "score {score:.4f} ({evaluations} evaluations; the agent's first proposal {proposed_score:.4f})".format(
+              **summary, each=each, stages=stages))
 
 
 def _table(rows: list[dict]):
