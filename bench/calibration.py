@@ -1,6 +1,8 @@
-"""Predicted against measured: python -m bench.calibration [cycles|area] [--pairs N] [--first SEED] [--liberty PATH].
+"""Predicted against measured: python -m bench.calibration [cycles|streams|area] [--pairs N] [--first SEED]
+[--liberty PATH].
 
 cycles: random small models on random designs (tests/random_pairs.py), cycles of one token in RTL simulation (Icarus).
+streams: the same of a step, with streams and pipeline stages.
 area: routers and tile cores of random designs through Yosys, as `hwgen synth` does. No seed from 106 on, and no design
 of `area`, was used to fit a coefficient of the evaluator.
 """
@@ -8,6 +10,7 @@ of `area`, was used to fit a coefficient of the evaluator.
 import argparse
 import random
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -18,7 +21,8 @@ from explore.scenario import Scenario
 from explore.space import knobs_of
 from explore.tile_load import tile_load
 from explore.workload import Workload
-from hwgen.design import Design, TileClass
+from hwgen.design import CHIP_RULES, Design, TileClass
+from hwgen.errors import HwgenError
 from hwgen.generate import generate
 from hwgen.integer_graph import shape_only
 from hwgen.liberty import read_liberty
@@ -33,7 +37,7 @@ SHAPE = ModelConfig(vocab=512, hidden=64, layers=2, heads=8, kv_heads=4, head_di
 
 
 def predicted_cycles(config: ModelConfig, design: Design, context: int, position: int) -> float:
-    """What the evaluator says of one token."""
+    """What the evaluator says of a step with all streams at `position`."""
     scenario = Scenario(Workload("pair", config), 7, context=context, prompt=1)
     knobs = knobs_of(design)
     load = tile_load(knobs, scenario)
@@ -45,8 +49,31 @@ def measured_cycles(config: ModelConfig, design: Design, position: int) -> int:
     with tempfile.TemporaryDirectory() as scratch:
         build = Path(scratch, "chip")
         generate(shape_only(config, config.max_context), design, build)
-        run = simulate(build, sim="icarus", prompt_ids=[1], max_tokens=2, start_pos=position - 1)
+        return simulated_step(build, design.streams, position)
+
+
+def simulated_step(build: Path, streams: int, position: int) -> int:
+    """Cycles of the step of an emitted chip in which every stream is at `position`.
+
+    Raises HwgenError for several streams, which `hwgen.simulate` does not drive yet.
+    """
+    if streams > 1:
+        raise HwgenError(f"streams of a chip to simulate must be 1, not {streams}")
+    run = simulate(build, sim="icarus", prompt_ids=[1], max_tokens=2, start_pos=position - 1)
     return run["cycles_per_token"][1]
+
+
+def random_turns(seed: int, most: int = max(CHIP_RULES["streams"].values)) -> tuple[ModelConfig, Design]:
+    """A small model and a design with up to `most` streams, stages and stations of every depth, one tile class."""
+    rng = random.Random(seed)
+    layers, (width, height) = rng.choice([2, 3, 4]), rng.choice([(1, 2), (2, 2), (2, 3), (2, 4), (3, 4)])
+    config = replace(SHAPE, layers=layers, hidden=rng.choice([32, 64, 96]), ffn=rng.choice([64, 172]),
+                     tied=rng.random() < 0.5)
+    tile = TileClass("t", rng.choice([1, 2, 4]), rng.randint(1, 8), rng.choice([8, 16, 32]), rng.choice([1, 2, 4, 8]))
+    return config, Design(
+        width, height, flit_bits=rng.choice([64, 128, 256]), buffer_flits=rng.randint(3, 8),
+        streams=rng.choice([s for s in CHIP_RULES["streams"].values if s <= most]),
+        pipeline_stages=rng.randint(1, min(layers, height)), classes=(tile,))
 
 
 def random_tiles(count: int, seed: int = 0) -> list[Design]:
@@ -78,9 +105,10 @@ def report(errors: dict[str, list[float]]):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="?", choices=("cycles", "area"), help="default both")
+    parser.add_argument("what", nargs="?", choices=("cycles", "streams", "area"), help="default cycles and area")
     parser.add_argument("--pairs", type=int, default=12)
     parser.add_argument("--first", type=int, default=106, help="first seed of cycles")
+    parser.add_argument("--most-streams", type=int, default=1, help="of a design of streams")
     parser.add_argument("--liberty", type=Path, default=OSU018)
     options = parser.parse_args()
     errors: dict[str, list[float]] = {}
@@ -89,12 +117,17 @@ def main():
         errors.setdefault(name, []).append(predicted / measured - 1)
         print(f"{name:<8}{what:<34}{predicted:>12,.0f}{measured:>12,.0f}{errors[name][-1]:>9.1%}", flush=True)
 
-    for seed in range(options.first, options.first + options.pairs) if options.what != "area" else ():
-        config, design = random_shape(seed)
+    pairs = {"area": (), None: ("cycles",)}.get(options.what, (options.what,))
+    for seed in range(options.first, options.first + options.pairs) if pairs else ():
+        streams = options.what == "streams"
+        config, design = random_turns(seed, options.most_streams) if streams else random_shape(seed)
         position = max(1, config.max_context - 2) if seed % 3 else 1
-        line("cycles", f"pair {seed}, position {position}",
-             predicted_cycles(config, design, config.max_context, position), measured_cycles(config, design, position))
-    for design in random_tiles(options.pairs) if options.what != "cycles" else ():
+        what = f"pair {seed}, position {position}"
+        if streams:
+            what = f"{design.streams} streams, {design.pipeline_stages} stages, pair {seed}"
+        line(pairs[0], what, predicted_cycles(config, design, config.max_context, position),
+             measured_cycles(config, design, position))
+    for design in random_tiles(options.pairs) if options.what in ("area", None) else ():
         c = design.classes[0]
         for name, pair in areas(design, options.liberty).items():
             what = f"v{c.vlen} l{c.lanes} f{c.fetch} s{c.stations} {design.flit_bits} b{design.buffer_flits}"

@@ -171,6 +171,7 @@ def summary(rows: Sequence[dict]) -> list[dict]:
 def small_space() -> Space:
     """A sub-space to enumerate: one class of tile and 23,040 designs."""
     kept = {"virtual_channels": 1, "buffer_flits": 4, "routing": "xy", "multicast": True, "clock_mhz": 100.0,
+            "pipeline_stages": 1, "streams": 1,
             "arrangement": "rows", "part.0": 1.0, "stations.0": 4, "attention.0": 1.0, "ffn.0": 1.0,
             "vocabulary.0": 1.0}
     for tile in (1, 2):  # no tiles of the other classes

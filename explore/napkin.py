@@ -107,11 +107,11 @@ class _Rough:
         self.copies = (self.able / f["kv_heads"]).detach().floor().clamp(min=1).minimum(self.group)
         every = f["kv_heads"] * self.copies
         total = (weight * self.band).sum(1, keepdim=True).clamp(min=1e-3)
-        own = self.dense[:, None]
+        deep, dense = self.deep[:, None], self.dense[:, None]
         self.units = torch.where(self.able > every, holds, holds * _up(every * weight / total))
         self.heads = _up(self.units * self.group / self.copies)
-        self.caches = torch.where(self.able > every, holds * _up(every * own / self.able), self.units * self.deep[:, None])
-        self.held = (self.caches / (self.units * own).clamp(min=1e-6)).clamp(max=1)
+        self.caches = torch.where(self.able > every, holds * _up(every * dense / self.able), self.units * deep)
+        self.held = (self.caches / (self.units * dense).clamp(min=1e-6)).clamp(max=1)
         self.blocks = (f["head_dim"] / 32).clamp(min=1)
         self.head_words = self.words(f["head_dim"]) * f["position"] + f["head_dim"] * self.words(f["position"])
         self.softmax = f["position"] / self.v["lanes"] * (1 + 2 * self.blocks)
