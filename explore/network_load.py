@@ -12,7 +12,8 @@ from torch import Tensor
 
 from explore.space import Knobs
 from explore.straight import ceil, words
-from hwgen.rtl.packet import COUNTER_BITS, MAX_UNICAST_FLITS
+from hwgen.isa import counter_numbers
+from hwgen.rtl.packet import MAX_UNICAST_FLITS
 
 WORD_BITS = 32
 FORK_LEAST, FORK_FULL = 0.02, 0.36
@@ -47,7 +48,7 @@ def packets(knobs: Knobs, reach: Tensor) -> Packets:
     per_flit = knobs.flit_bits / WORD_BITS
     address = _bits(reach.amax(1, keepdim=True) - 1).clamp(3, 16)
     bits = 2 * _bits(knobs.width - 1) + 2 * _bits(knobs.height - 1) + 1 + _bits(knobs.buffer_flits - 1)
-    header = ceil((bits + COUNTER_BITS + _bits(per_flit - 1) + address) / knobs.flit_bits)
+    header = ceil((bits + counter_numbers(1).bits + _bits(per_flit - 1) + address) / knobs.flit_bits)
     joined = (knobs.multicast > 0) & (knobs.tiles > 1)
     several = torch.where(joined, knobs.buffer_flits - header, torch.full_like(header, MAX_UNICAST_FLITS))
     return Packets(per_flit, header, several)

@@ -16,6 +16,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
 from hwgen.errors import HwgenError
+from hwgen.isa import STREAMS
 from hwgen.noc.network import FLIT_BITS, ROUTINGS, VIRTUAL_CHANNELS, Network
 from hwgen.noc.turns import PORTS
 
@@ -58,6 +59,8 @@ class Design:
     """(router port, depth of its buffers) where it is more than `buffer_flits`."""
     pipeline_stages: int = 1
     """Bands of mesh rows that share out the layers; each matrix of a layer is split over one band."""
+    streams: int = 1
+    """Sequences in flight, each with its own KV cache and position."""
     clock_mhz: float = 500.0
     classes: tuple[TileClass, ...] = (TileClass("tile"),)
     node_class: tuple[int, ...] = field(default=())
@@ -128,6 +131,7 @@ CHIP_RULES = {
     "multicast": Rule(lambda v: isinstance(v, bool), "true or false", (False, True)),
     "link_registers": _integer(0, 2),
     "pipeline_stages": _integer(1, 64),
+    "streams": _one_of(*STREAMS),
     "clock_mhz": _number(*CLOCK_MHZ),
 }
 TILE_RULES = {
