@@ -12,11 +12,10 @@ from torch import Tensor
 
 from explore.space import Knobs
 from explore.straight import ceil, words
-from hwgen.rtl.packet import COUNTER_BITS, MAX_UNICAST_FLITS
+from hwgen.isa import STREAM_COUNTERS, counter_numbers
+from hwgen.rtl.packet import MAX_UNICAST_FLITS
 
 WORD_BITS = 32
-STREAM_COUNTERS = 7
-"""Arrival counters of each stream; a chip has another one, and two numbers in their field are commands."""
 FORK_LEAST, FORK_FULL = 0.02, 0.36
 """Loss of a gather at empty buffers, and what is added where packets fill them: `noc-bench`, see `_fork_loss`."""
 
@@ -49,7 +48,7 @@ def packets(knobs: Knobs, reach: Tensor) -> Packets:
     per_flit = knobs.flit_bits / WORD_BITS
     address = _bits(reach.amax(1, keepdim=True) - 1).clamp(3, 16)
     bits = 2 * _bits(knobs.width - 1) + 2 * _bits(knobs.height - 1) + 1 + _bits(knobs.buffer_flits - 1)
-    counter = _bits(STREAM_COUNTERS * knobs.streams + 2).clamp(min=COUNTER_BITS)
+    counter = _bits(STREAM_COUNTERS * knobs.streams + 2).clamp(min=counter_numbers(1).bits)
     header = ceil((bits + counter + _bits(per_flit - 1) + address) / knobs.flit_bits)
     joined = (knobs.multicast > 0) & (knobs.tiles > 1)
     several = torch.where(joined, knobs.buffer_flits - header, torch.full_like(header, MAX_UNICAST_FLITS))

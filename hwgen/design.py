@@ -16,6 +16,7 @@ from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
 from hwgen.errors import HwgenError
+from hwgen.isa import STREAMS
 from hwgen.noc.network import FLIT_BITS, ROUTINGS, VIRTUAL_CHANNELS, Network
 from hwgen.noc.turns import PORTS
 
@@ -130,7 +131,7 @@ CHIP_RULES = {
     "multicast": Rule(lambda v: isinstance(v, bool), "true or false", (False, True)),
     "link_registers": _integer(0, 2),
     "pipeline_stages": _integer(1, 64),
-    "streams": _one_of(1, 2, 4, 8),
+    "streams": _one_of(*STREAMS),
     "clock_mhz": _number(*CLOCK_MHZ),
 }
 TILE_RULES = {

@@ -6,12 +6,15 @@ and messages take their time, in no order: a missing dependency shows as a wrong
 
 import random
 from collections import deque
+from collections.abc import Sequence
 
 import numpy as np
 
 from hwgen.compiler.compile import CompiledChip
+from hwgen.compiler.tile_builder import KINDS
+from hwgen.compiler.tile_program import DONE, LOGITS_LAST, RESULT
 from hwgen.emulate_tile import Message, Start, TileEmulator
-from hwgen.isa import Unit
+from hwgen.isa import Unit, counter_numbers
 
 
 class Emulator:
@@ -24,44 +27,52 @@ class Emulator:
         self.chip = chip
         self.random = random.Random(seed)
         self.tiles = [TileEmulator(chip, t, self.random) for t in range(chip.design.tiles)]
+        self._grant = counter_numbers(chip.design.streams).grant
 
     @property
     def overflow(self) -> bool:
         return any(t.overflow for t in self.tiles)
 
     def token(self, token: int, position: int, output: bool = True, logits: bool = False):
-        """One token through the chip: the greedy successor, the logits (int64 [vocab]), or None without output."""
-        results, chunks, answered, under_way = [], [], 0, []
+        """One token of the first stream alone, see `step`."""
+        return self.step([Start(token, position, output, logits)] + [None] * (self.chip.design.streams - 1))[0]
+
+    def step(self, starts: Sequence[Start | None]) -> list:
+        """A token of every stream that has one: the greedy successor, logits (int64 [vocab]), or None without output."""
+        streams = range(len(starts))
+        results, chunks, under_way = [[] for _ in streams], [[] for _ in streams], []
+        answers = [0] * len(starts)
         for tile in self.tiles:
-            tile.begin(Start(token, position, output, logits))
-        grants = deque(self.chip.grant_order)
-        if output and logits:
-            self.tiles[grants[0]].counters[13] += 1
+            tile.begin(list(starts))
+        grants = deque(t for start in starts if start and start.output and start.logits for t in self.chip.grant_order)
+        if grants:
+            self.tiles[grants[0]].counters[self._grant] += 1
         self.late = self.random.randrange(len(self.tiles))
         while under_way or not all(t.done for t in self.tiles):
-            message = self._step(under_way, position)
+            message = self._step(under_way)
             if message is None:
                 continue
             if message.tile is not None:
                 self.tiles[message.tile].receive(message)
-            elif message.address == 0:
-                results.append((-int(message.words[0]), int(message.words[1])))
-                answered += 1
-            elif message.address == 3:
-                answered += 1
-            else:
-                chunks.append(message.words)
-                if message.address == 2:
-                    grants.popleft()
-                if grants:
-                    self.tiles[grants[0]].counters[13] += 1
-        if answered != len(self.tiles):
-            raise RuntimeError(f"every tile must answer once, not {answered} answers of {len(self.tiles)} tiles")
-        if chunks:
-            return np.concatenate(chunks)
-        return min(results)[1] if results else None
+                continue
+            stream, kind = divmod(message.address, KINDS)
+            if kind == RESULT:
+                results[stream].append((-int(message.words[0]), int(message.words[1])))
+            if kind in (RESULT, DONE):
+                answers[stream] += 1
+                continue
+            chunks[stream].append(message.words)
+            if kind == LOGITS_LAST:
+                grants.popleft()
+            if grants:
+                self.tiles[grants[0]].counters[self._grant] += 1
+        wanted = [len(self.tiles) * (start is not None) for start in starts]
+        if answers != wanted:
+            raise RuntimeError(f"every tile must answer once for each stream: {wanted} answers, not {answers}")
+        return [np.concatenate(chunk) if chunk else min(result)[1] if result else None
+                for chunk, result in zip(chunks, results, strict=True)]
 
-    def _step(self, under_way: list[Message], position: int) -> Message | None:
+    def _step(self, under_way: list[Message]) -> Message | None:
         """Run an instruction, whose messages are then under way, or return one of these, which now arrives."""
         soon = [m for m in under_way if m.tile != self.late]
         ready = [(t, u) for t in self.tiles for u in t.ready()]
@@ -72,20 +83,24 @@ class Emulator:
             return None
         arriving = soon or under_way
         if not arriving:
-            raise RuntimeError(f"programs wait for each other at position {position}: " + "; ".join(
-                f"tile {t.index} {Unit(u).name} {q[0].op} {q[0].fields}" for t in self.tiles
-                for u, q in t.queues.items() if q))
+            raise RuntimeError("programs wait for each other: " + "; ".join(
+                f"tile {t.index} {Unit(u).name} {q[0][0].op} {q[0][0].fields} of position {q[0][2].position}"
+                for t in self.tiles for u, q in t.queues.items() if q))
         message = arriving[self.random.randrange(len(arriving))]
         under_way[:] = [m for m in under_way if m is not message]
         return message
 
     def generate(self, prompt: list[int], count: int) -> list[int]:
         """Greedy continuation of `count` tokens, without end-of-text or context rules."""
-        tokens = []
-        for position, token in enumerate(prompt[:-1]):
-            self.token(token, position, output=False)
-        current = prompt[-1]
-        for position in range(len(prompt) - 1, len(prompt) - 1 + count):
-            current = self.token(current, position)
-            tokens.append(current)
-        return tokens
+        return self.generate_streams([prompt], [count])[0]
+
+    def generate_streams(self, prompts: Sequence[list[int]], counts: Sequence[int]) -> list[list[int]]:
+        """The same of every stream, each with its own prompt; a stream that has its tokens stands still."""
+        streams = self.chip.design.streams
+        tokens = [list(prompt) for prompt in prompts]
+        for position in range(max(len(p) + n for p, n in zip(prompts, counts, strict=True)) - 1):
+            starts = [Start(tokens[s][position], position, position >= len(prompts[s]) - 1, False)
+                      if position < len(prompts[s]) - 1 + counts[s] else None for s in range(len(prompts))]
+            for own, successor in zip(tokens, self.step(starts + [None] * (streams - len(starts))), strict=False):
+                own += [] if successor is None else [successor]
+        return [own[len(prompt):] for own, prompt in zip(tokens, prompts, strict=True)]

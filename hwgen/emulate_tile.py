@@ -1,7 +1,7 @@
 """A tile of the emulator: its memories, its program, and what every instruction does to them."""
 
 import random
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -12,7 +12,7 @@ from hwgen.arithmetic.mxfp4 import decode
 from hwgen.arithmetic.tables import reciprocal
 from hwgen.compiler.compile import CompiledChip
 from hwgen.compiler.words import scale_bytes, word_bytes
-from hwgen.isa import COUNTERS, OPERATIONS, SCALAR_REGISTERS, Dest, Index, Instruction, Unit, When
+from hwgen.isa import OPERATIONS, SCALAR_REGISTERS, Dest, Index, Instruction, Unit, When, counter_numbers
 
 POISON = 0x5A
 
@@ -95,9 +95,11 @@ class TileEmulator:
     random: random.Random
     overflow: bool = False
     mac_busy: int = 0
-    counters: list[int] = field(default_factory=lambda: [0] * COUNTERS)
+    start: Start | None = None
+    """Of the stream whose instruction is being run."""
 
     def __post_init__(self):
+        self.counters = [0] * (counter_numbers(self.chip.design.streams).grant + 1)
         tile = self.chip.tiles[self.index]
         depths = self.chip.depths[self.chip.design.node_class[self.index]]
         cls = self.chip.design.tile_class(self.index)
@@ -111,14 +113,18 @@ class TileEmulator:
             self.roms.append(MxMemory.of_codes(words, cls.vlen))
         self.queues = {}
 
-    def begin(self, start: Start):
-        """Issue the whole program into the queues, dropping what the token does not need."""
-        self.start = start
+    def begin(self, starts: list[Start | None]):
+        """Issue the whole program into the queues, dropping what the streams' tokens do not need."""
         self.registers = [(0, 0)] * SCALAR_REGISTERS
-        self.tokens = {(a, b): 0 for a in range(3) for b in range(3)}
+        self.tokens = Counter()
         self.queues = {u: deque() for u in range(3)}
-        owner = False
+        stream, owner = 0, False
         for i in self.program:
+            if i.op == "STREAM":
+                stream = i.fields["stream"]
+            start = starts[stream]
+            if start is None:
+                continue
             if i.op == "RANGE":
                 owner = i.fields["lo"] <= start.token < i.fields["hi"]
             holds = {
@@ -127,7 +133,7 @@ class TileEmulator:
                 When.NOT_TOKENS: not start.output or start.logits,
             }[i.when]
             if holds and i.unit != Unit.CONTROL:
-                self.queues[i.unit].append(i)
+                self.queues[i.unit].append((i, stream, start))
 
     @property
     def done(self) -> bool:
@@ -138,22 +144,22 @@ class TileEmulator:
         for unit, queue in self.queues.items():
             if not queue:
                 continue
-            i = queue[0]
-            if all(self.tokens[u, unit] > 0 for u in range(3) if i.pop >> u & 1) and (
+            i, stream, _ = queue[0]
+            if all(self.tokens[stream, u, unit] > 0 for u in range(3) if i.pop >> u & 1) and (
                 i.op != "WAIT" or self.counters[i.fields["ctr"]] >= i.fields["count"]
             ):
                 yield unit
 
     def step(self, unit) -> list[Message]:
         """Run the next instruction of a ready unit."""
-        i = self.queues[unit].popleft()
+        i, stream, self.start = self.queues[unit].popleft()
         for u in range(3):
             if i.pop >> u & 1:
-                self.tokens[u, unit] -= 1
+                self.tokens[stream, u, unit] -= 1
         sent = getattr(self, f"_{i.op.lower()}")(i, {**_defaults(i), **i.fields}) or []
         for u in range(3):
             if i.push >> u & 1:
-                self.tokens[unit, u] += 1
+                self.tokens[stream, unit, u] += 1
         return sent
 
     def _wait(self, _, f):

@@ -48,13 +48,16 @@ def build_files(chip: CompiledChip, *, images: bool = True) -> dict[str, str | I
     if chip.graph.tokenizer is not None:
         files["tokenizer.json"] = chip.graph.tokenizer.to_json()
     if images:
-        files |= testbench_files(_example(chip.graph))
+        files |= testbench_files(_example(chip.graph, chip.design.streams))
     return files | {"report.html": report_html(numbers)}
 
 
-def _example(graph: IntegerGraph) -> dict:
+def _example(graph: IntegerGraph, streams: int) -> dict:
     """A short request and the reference's answer, for the bench that goes with the chip."""
-    bos = graph.config.bos
-    prompt = [bos if bos is not None and bos < graph.config.vocab else 0]
-    tokens = Reference(graph).generate(prompt, EXAMPLE_TOKENS, eos=None)
-    return {"prompt_ids": prompt, "max_tokens": EXAMPLE_TOKENS, "expected": tokens}
+    bos, vocab = graph.config.bos, graph.config.vocab
+    first = bos if bos is not None and bos < vocab else 0
+    prompts = [[(first + stream) % vocab] for stream in range(streams)]
+    tokens = [Reference(graph).generate(prompt, EXAMPLE_TOKENS, eos=None) for prompt in prompts]
+    if streams == 1:
+        prompts, tokens = prompts[0], tokens[0]
+    return {"prompt_ids": prompts, "max_tokens": EXAMPLE_TOKENS, "expected": tokens}

@@ -6,15 +6,32 @@ Sixteen common bits (unit, op, when, fence, pop, push) are followed by the opera
 
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import NamedTuple
 
 WIDTH = 128
 COMMON = (("unit", 2), ("op", 4), ("when", 3), ("fence", 1), ("pop", 3), ("push", 3))
 COMMON_WIDTH = 16
 SIGNED = frozenset({"shift", "frac"})
-COUNTERS = 16
-"""Arrival counters per tile; COUNTER_REPORT and COUNTER_START are not counters but commands to the tile."""
-COUNTER_REPORT, COUNTER_START = 14, 15
+STREAMS = (1, 2, 4, 8)
+"""Streams in flight that a chip may have."""
+STREAM_COUNTERS = 7
+"""Arrival counters of each stream; those of stream s begin with number STREAM_COUNTERS * s."""
 SCALAR_REGISTERS = 8
+
+
+class CounterNumbers(NamedTuple):
+    """Numbers in a message's field `ctr` of `bits`: arrival counters 0 .. grant, the last for grants; then commands."""
+
+    bits: int
+    grant: int
+    report: int
+    start: int
+
+
+def counter_numbers(streams: int) -> CounterNumbers:
+    """Those of a chip with so many streams."""
+    bits = max(4, (STREAM_COUNTERS * streams + 2).bit_length())
+    return CounterNumbers(bits, STREAM_COUNTERS * streams, (1 << bits) - 2, (1 << bits) - 1)
 
 
 class Unit(IntEnum):
@@ -39,7 +56,7 @@ class Index(IntEnum):
     NONE, TOKEN, POSITION = range(3)
 
 
-WAIT = (("ctr", 4), ("count", 20))
+WAIT = (("ctr", 6), ("count", 20))
 _MATRIX = (
     ("x", 16), ("base", 24), ("rows", 16), ("kwords", 12), ("stride", 16), ("dst", 16),
     ("kv", 1), ("bare", 1), ("dyn_rows", 1), ("dyn_k", 1), ("index", 2), ("two_limb", 1),
@@ -50,9 +67,10 @@ _VECTOR = (
     ("shift", 7), ("frac", 7), ("stride", 12),
 )
 _SEND = (
-    ("src", 16), ("n", 16), ("dst", 16), ("x0", 6), ("y0", 6), ("x1", 6), ("y1", 6), ("ctr", 4), ("host", 1),
+    ("src", 16), ("n", 16), ("dst", 16), ("x0", 6), ("y0", 6), ("x1", 6), ("y1", 6), ("ctr", 6), ("host", 1),
 )
 _RANGE = (("lo", 20), ("hi", 20))
+_STREAM = (("stream", 3),)
 
 OPERATIONS = {
     Unit.MATRIX: {"WAIT": (0, WAIT), "MATMUL": (1, _MATRIX), "GATHER": (2, _MATRIX)},
@@ -62,7 +80,7 @@ OPERATIONS = {
         "ARGMAX": (10, _VECTOR), "MAXABS": (11, _VECTOR),
     },
     Unit.SEND: {"WAIT": (0, WAIT), "SEND": (1, _SEND)},
-    Unit.CONTROL: {"END": (0, ()), "RANGE": (1, _RANGE)},
+    Unit.CONTROL: {"END": (0, ()), "RANGE": (1, _RANGE), "STREAM": (2, _STREAM)},
 }
 """unit -> mnemonic -> (op code, fields)."""
 

@@ -9,6 +9,7 @@ from hwgen.isa import WIDTH
 from hwgen.rtl.axi_lite_registers import REGISTERS, STATUS_BITS
 from hwgen.rtl.packet import PacketFormat
 from hwgen.rtl.performance import COUNTERS
+from hwgen.rtl.starts import stream_bits
 
 
 def chip_spec(chip: CompiledChip) -> ChipSpec:
@@ -18,14 +19,14 @@ def chip_spec(chip: CompiledChip) -> ChipSpec:
         width=design.width, height=design.height, flit_bits=design.flit_bits, buffer_flits=design.buffer_flits,
         multicast=design.multicast, virtual_channels=design.virtual_channels, routing=design.routing,
         link_registers=design.link_registers, port_flits=design.port_flits,
-        address_bits=max(3, chip.address_bits), context=graph.context, vocab=graph.config.vocab,
+        address_bits=max(3 + stream_bits(design.streams), chip.address_bits), streams=design.streams, context=graph.context, vocab=graph.config.vocab,
         signature=graph.signature(),
         grant_order=tuple((*_place(chip, t), _rows(chip.placement.vocabulary[t])) for t in chip.grant_order),
         kinds=tuple(_kind(cls, depths, graph.weights) for cls, depths in zip(design.classes, chip.depths, strict=True)),
         tiles=tuple(TilePlace(*_place(chip, t), design.node_class[t], chip.rom_depths[t])
                     for t in range(design.tiles)))
     try:
-        PacketFormat(**spec.network, address_bits=spec.address_bits)
+        PacketFormat(**spec.network, address_bits=spec.address_bits, streams=spec.streams)
     except ValueError as error:
         raise HwgenError(str(error)) from None
     return spec
@@ -64,6 +65,7 @@ def manifest(chip: CompiledChip, files: list[str], images: bool) -> dict:
         "link_registers": design.link_registers,
         "port_flits": dict(design.port_flits),
         "pipeline_stages": design.pipeline_stages,
+        "streams": design.streams,
         "clock_mhz": design.clock_mhz,
         "context": graph.context,
         "vocab": config.vocab,

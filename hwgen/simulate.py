@@ -10,31 +10,36 @@ UNITS = ("matrix", "vector", "send")
 """Of a tile's activity, from bit 0."""
 
 
-def simulate(build: Path, *, sim: str, prompt_ids, max_tokens: int, eos: int | None = None, mode: str = "tokens",
-             start_pos: int = 0, quick: bool = False, on_token=None, on_stage=None, **disturbance) -> dict:
+def simulate(build: Path, *, sim: str, prompt_ids, max_tokens, eos: int | None = None, mode: str = "tokens",
+             start_pos=0, quick: bool = False, on_token=None, on_stage=None, **disturbance) -> dict:
     """Run the chip in folder `build` and return what it did.
 
-    Keys used of BUILD/manifest.json: top, files (Verilog, relative to BUILD, in order), width, height, context, vocab,
-    signature, registers, status_bits. The compiled chip stays in BUILD/sim/SIM.
+    Keys used of BUILD/manifest.json: top, files (Verilog, relative to BUILD, in order), width, height, streams, context,
+    vocab, signature, registers, status_bits. The compiled chip stays in BUILD/sim/SIM.
 
     Parameters
     ----------
     sim : "verilator" or "icarus".
-    prompt_ids, max_tokens, eos, mode, start_pos : the run, as the host port takes it (eos None: none).
+    prompt_ids : token ids, or a list of them for each stream, of which those without any rest.
+    max_tokens, eos, mode, start_pos : the run, as the host port takes it (eos None: none); of max_tokens and start_pos
+        one for all or a list.
     quick : compile for a short run: faster to build, several times slower to run (Verilator).
-    on_token : called with each token as it leaves the chip.
+    on_token : called with each token as it leaves the chip, and its stream if there are several prompts.
     on_stage : called with "compile" and "run" when these begin.
     disturbance : further keys of a request, see `sim_tb.bench`.
 
-    Returns tokens, cycles (START to done), cycles_per_token (from the previous output beat, for the first from START),
-    tiles [{x, y, running, mac_busy, ...}], overflow, fault, err_range, err_busy; in logits mode logits (one row for
+    Returns tokens (of each stream, if prompt_ids were), cycles (START to done), cycles_per_token (from the previous output beat, for
+    the first from START), tiles [{x, y, running, mac_busy, ...}], overflow, fault, err_range, err_busy; in logits mode logits (one row for
     each output); in tokens mode timeline: [{x, y, unit, start, stop}], when units were busy, in cycles since reset,
     from the first output beat to the second (in a run of one token: up to its beat). Raises HwgenError.
     """
     manifest = read_manifest(build)
-    _check(manifest, prompt_ids, max_tokens, mode, start_pos)
+    several = any(isinstance(prompt, (list, tuple)) for prompt in prompt_ids)
+    prompts = [list(prompt) for prompt in prompt_ids] if several else [list(prompt_ids)]
+    prompts += [[]] * (manifest.get("streams", 1) - len(prompts))
+    _check(manifest, prompts, max_tokens, mode, start_pos)
     simulators = _simulators()
-    request = {"prompt_ids": list(prompt_ids), "max_tokens": max_tokens, "mode": mode, "start_pos": start_pos}
+    request = {"prompt_ids": prompts if several else prompts[0], "max_tokens": max_tokens, "mode": mode, "start_pos": start_pos}
     request |= disturbance | ({} if eos is None else {"eos": eos})
     logits, result = [], {}
 
@@ -45,7 +50,7 @@ def simulate(build: Path, *, sim: str, prompt_ids, max_tokens: int, eos: int | N
             if "logits" in line:
                 logits.append(line["logits"])
             if on_token:
-                on_token(line["token"])
+                on_token(line["token"], *([line["stream"]] if several else []))
 
     stage = on_stage or (lambda name: None)
     try:
@@ -54,7 +59,7 @@ def simulate(build: Path, *, sim: str, prompt_ids, max_tokens: int, eos: int | N
         stage("run")
         with tempfile.TemporaryDirectory() as scratch:
             trace = Path(scratch, "trace.txt")
-            simulators.run_bench(build, sim, compiled, request, report, trace=trace, trace_beat=int(max_tokens > 1))
+            simulators.run_bench(build, sim, compiled, request, report, trace=trace, trace_beat=int(_most(max_tokens) > 1))
             intervals = _intervals(trace.read_text() if trace.exists() else "")
     except simulators.SimulatorError as error:
         raise HwgenError(str(error)) from error
@@ -77,17 +82,31 @@ def _intervals(trace: str) -> list[dict]:
     return intervals
 
 
-def _check(manifest, prompt_ids, max_tokens, mode, start_pos):
-    vocab, context = manifest["vocab"], manifest["context"]
+def _most(setting):
+    return max(setting) if isinstance(setting, list) else setting
+
+
+def _check(manifest, prompts, max_tokens, mode, start_pos):
+    vocab, context, streams = manifest["vocab"], manifest["context"], manifest.get("streams", 1)
     if mode not in ("tokens", "logits"):
         raise HwgenError(f"Mode must be tokens or logits, not {mode!r}")
-    for token in prompt_ids:
-        if not 0 <= token < vocab:
-            raise HwgenError(f"Token id must be 0 to {vocab - 1}, not {token}")
-    if not 1 <= len(prompt_ids) <= context - start_pos:
-        raise HwgenError(f"Prompt must be 1 to {context - start_pos} tokens long, not {len(prompt_ids)}")
-    if max_tokens < 1:
-        raise HwgenError(f"Number of new tokens must be at least 1, not {max_tokens}")
+    if len(prompts) > streams:
+        raise HwgenError(f"Prompts must be at most {streams}, as many as the chip has streams, not {len(prompts)}")
+    for name, setting in (("max_tokens", max_tokens), ("start_pos", start_pos)):
+        if isinstance(setting, list) and len(setting) != streams:
+            raise HwgenError(f"List of {name} must have a number for each of {streams} streams, not {len(setting)}")
+    positions = start_pos if isinstance(start_pos, list) else [start_pos] * streams
+    for prompt, position in zip(prompts, positions, strict=True):
+        for token in prompt:
+            if not 0 <= token < vocab:
+                raise HwgenError(f"Token id must be 0 to {vocab - 1}, not {token}")
+        least = 1 if streams == 1 else 0
+        if not least <= len(prompt) <= context - position:
+            raise HwgenError(f"Prompt must be {least} to {context - position} tokens long, not {len(prompt)}")
+    if not any(prompts):
+        raise HwgenError("Prompts must be at least 1, not 0")
+    if _most(max_tokens) < 1:
+        raise HwgenError(f"Number of new tokens must be at least 1, not {_most(max_tokens)}")
 
 
 def _simulators():

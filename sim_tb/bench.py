@@ -1,10 +1,10 @@
 """The bench inside the simulator: plays one request on the chip and reports tokens as they appear.
 
 Environment: BENCH_REQUEST (path of the request, JSON), BENCH_MANIFEST (path of the chip's manifest.json),
-BENCH_REPORT_FD (file descriptor that takes one JSON object a line: {"token", "cycle"} for every output, with "logits"
-in logits mode, and at the end {"result": {...}}).
+BENCH_REPORT_FD (file descriptor that takes one JSON object a line: {"token", "stream", "cycle"} for every output, with
+"logits" in logits mode, and at the end {"result": {...}}).
 
-Request: prompt_ids, max_tokens; optional: eos (id), mode ("tokens" or "logits"), start_pos, next_ids (logits mode:
+Request: prompt_ids (token ids, or a list of them for each stream, which rests without any), max_tokens (of all, or a list); optional: eos (id), mode ("tokens" or "logits"), start_pos (of all, or a list), next_ids (logits mode:
 the host's choices instead of the greedy ones), and to disturb the chip: eager (offer the whole prompt at once),
 output_pause ([cycles paused, cycles ready, ...]), reset_after ([cycles, ...]: start, then reset after so many cycles,
 before the real run), start_again_after (cycles: write START while the chip is busy), patience (cycles).
@@ -34,7 +34,10 @@ async def play(dut, manifest, request):
     host = HostAgent(dut, manifest, eager=request.get("eager", False), patience=request.get("patience", 5_000_000))
     await host.reset()
     await _check_constants(host, manifest)
-    run = {key: request[key] for key in ("prompt_ids", "max_tokens", "eos", "mode", "start_pos") if key in request}
+    run = {key: request[key] for key in ("max_tokens", "eos", "mode", "start_pos") if key in request}
+    several = any(isinstance(prompt, list) for prompt in request["prompt_ids"])
+    prompts = request["prompt_ids"] if several else [request["prompt_ids"]]
+    run["prompts"] = prompts + [[]] * (manifest.get("streams", 1) - len(prompts))
     for cycles in request.get("reset_after", ()):
         await host.start(**run)
         await ClockCycles(dut.clk, cycles)
@@ -43,14 +46,14 @@ async def play(dut, manifest, request):
         host.pause_output(request["output_pause"])
     if "start_again_after" in request:
         cocotb.start_soon(_start_again(dut, host, request["start_again_after"]))
-    tokens, cycles, previous = [], [], None
+    tokens, cycles, previous = [[] for _ in run["prompts"]], [], None
     choose = _chooser(request["next_ids"]) if "next_ids" in request else None
-    async for token, cycle, logits in host.run(**run, choose=choose):
-        tokens.append(token)
+    async for stream, token, cycle, logits in host.run(**run, choose=choose):
+        tokens[stream].append(token)
         cycles.append(cycle - (host.started if previous is None else previous))
         previous = cycle
-        yield {"token": token, "cycle": cycle} | ({} if logits is None else {"logits": logits})
-    yield {"result": await _result(host, manifest, tokens, cycles)}
+        yield {"token": token, "stream": stream, "cycle": cycle} | ({} if logits is None else {"logits": logits})
+    yield {"result": await _result(host, manifest, tokens if several else tokens[0], cycles)}
 
 
 async def _result(host, manifest, tokens, cycles):

@@ -4,7 +4,7 @@ import itertools
 
 import cocotb
 from cocotb.clock import Clock
-from cocotb.triggers import ClockCycles, RisingEdge, Timer
+from cocotb.triggers import ClockCycles, Event, RisingEdge, Timer
 from cocotb.utils import get_sim_time, get_time_from_sim_steps
 from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiStreamBus, AxiStreamSink, AxiStreamSource
 
@@ -18,7 +18,7 @@ MODES = ("tokens", "logits")
 class BeatBus(AxiStreamBus):
     """A stream whose every beat is a frame of its own, with TLAST beside it: a run's tokens appear one by one."""
 
-    _optional_signals = {"tvalid": "tvalid", "tready": "tready", "tuser": "tlast"}
+    _optional_signals = {"tvalid": "tvalid", "tready": "tready", "tuser": "tlast", "tid": "tid"}
 
 
 class HostAgent:
@@ -80,43 +80,52 @@ class HostAgent:
         value = await self.read("STATUS")
         return {name for name, bit in self._manifest["status_bits"].items() if value >> bit & 1}
 
-    async def start(self, prompt_ids, max_tokens, *, eos=None, mode="tokens", start_pos=0):
-        """Write the settings and START, and offer the prompt."""
-        settings = {
-            "START_POS": start_pos, "PROMPT_LEN": len(prompt_ids), "MAX_TOKENS": max_tokens,
-            "EOS_ID": NO_EOS if eos is None else eos, "MODE": MODES.index(mode), "START": 1,
-        }
-        for name, value in settings.items():
+    async def start(self, prompts, max_tokens, *, eos=None, mode="tokens", start_pos=0):
+        """Write the settings and START, and offer the prompts: a list of ids for each stream, of which some may rest."""
+        for stream, prompt in enumerate(prompts):
+            if len(prompts) > 1:
+                await self.write("STREAM", stream)
+            for name, value in (("START_POS", start_pos), ("PROMPT_LEN", len(prompt)), ("MAX_TOKENS", max_tokens)):
+                await self.write(name, value[stream] if isinstance(value, list) else value)
+        for name, value in (("EOS_ID", NO_EOS if eos is None else eos), ("MODE", MODES.index(mode)), ("START", 1)):
             await self.write(name, value)
         self.started = self._progress = self.cycle()
-        self._feed(prompt_ids)
+        self._stop_feeding()
+        self._waiting = [list(prompt) for prompt in prompts]
+        self._running = [bool(prompt) for prompt in prompts]
+        self._news = Event()  # a token to offer, or the end of a stream
+        self._feeding = cocotb.start_soon(self._offer(mode == "logits"))
 
-    async def run(self, prompt_ids, max_tokens, *, eos=None, mode="tokens", start_pos=0, choose=None):
-        """Start and yield (token, cycle of its beat, logits) for every output; return when the chip is done.
+    async def run(self, prompts, max_tokens, *, eos=None, mode="tokens", start_pos=0, choose=None):
+        """Start and yield (stream, token, cycle of its beat, logits) for every output; return when the chip is done.
 
         In logits mode `choose(logits)` gives each token (default: the greedy one) and the cycle is that of the
         position's last beat; in tokens mode `logits` is None.
         """
-        await self.start(prompt_ids, max_tokens, eos=eos, mode=mode, start_pos=start_pos)
+        await self.start(prompts, max_tokens, eos=eos, mode=mode, start_pos=start_pos)
         size = self._manifest["vocab"] if mode == "logits" else 1
-        values, last = [], False
-        while not last:
+        values = []
+        while any(self._running):
             beat = await self._beat()
             if beat is None:
                 return
             values.append(beat.tdata[0])
-            last = bool(beat.tuser)
+            last, stream = bool(beat.tuser), 0 if beat.tid is None else int(beat.tid)
+            if last:
+                self._running[stream] = False
+                self._news.set()
             if len(values) < size:
                 continue
             cycle = round(get_time_from_sim_steps(beat.sim_time_end, "ns") / PERIOD_NS)
             if mode == "tokens":
-                yield values[0], cycle, None
+                yield stream, values[0], cycle, None
             else:
                 logits = [value - (value >> 31 << 32) for value in values]
                 token = (choose or _greedy)(logits)
                 if not last:
-                    self._feed([token])
-                yield token, cycle, logits
+                    self._waiting[stream].append(token)
+                    self._news.set()
+                yield stream, token, cycle, logits
             values = []
         while "done" not in await self.status():
             pass
@@ -142,24 +151,29 @@ class HostAgent:
         self._progress = self.cycle()
         return self._sink.recv_nowait()
 
-    def _feed(self, ids):
-        self._stop_feeding()
-        self._feeding = cocotb.start_soon(self._offer(list(ids)))
-
     def _stop_feeding(self):
         if self._feeding is not None:
             self._feeding.cancel()
 
-    async def _offer(self, ids):
+    async def _offer(self, more):
+        """Offer the tokens of all streams step by step, in the order in which the chip takes them; `more` may come."""
+        while any(self._waiting) or (more and any(self._running)):
+            for stream, tokens in enumerate(self._waiting):
+                while more and not tokens and self._running[stream]:
+                    self._news.clear()
+                    await self._news.wait()
+                if tokens:
+                    await self._offer_token(tokens.pop(0))
+
+    async def _offer_token(self, token):
         ready, source = self._dut.s_axis_tready, self._source
-        for token in ids:
-            if not self._eager and not ready.value:
-                await RisingEdge(ready)
-            self._progress = self.cycle()
-            await source.send([token])
-            if not self._eager:
-                await source.wait()
-                await RisingEdge(self._dut.clk)  # from here on tready is that of the next token
+        if not self._eager and not ready.value:
+            await RisingEdge(ready)
+        self._progress = self.cycle()
+        await source.send([token])
+        if not self._eager:
+            await source.wait()
+            await RisingEdge(self._dut.clk)  # from here on tready is that of the next token
 
 
 def _greedy(logits):

@@ -7,12 +7,11 @@ from amaranth.hdl import Const, Elaboratable, Module, ResetInserter, Signal
 from amaranth.lib.memory import Memory
 from amaranth.sim import Simulator
 
-from hwgen.isa import COUNTER_REPORT, COUNTER_START
 from hwgen.rtl.axi_lite_registers import NO_EOS, REGISTERS, STATUS_BITS
 from hwgen.rtl.host_packets import KINDS
-from hwgen.rtl.host_port import COUNTER_GRANT, FIFO_WORDS, HostPort
+from hwgen.rtl.host_port import FIFO_WORDS, HostPort
 from hwgen.rtl.packet import PacketFormat
-from hwgen.rtl.run_control import CLEAR_FLAG, LOGITS_FLAG, OUTPUT_FLAG
+from hwgen.rtl.packet_receiver import CLEAR_FLAG, LOGITS_FLAG, OUTPUT_FLAG
 
 NETWORK = {"flit_bits": 32, "width": 2, "height": 2, "buffer_flits": 4, "address_bits": 8, "multicast": True}
 MODEL = {"context": 16, "vocab": 150, "signature": 0xCAFE1234}
@@ -200,16 +199,16 @@ class HostBench:
                       for channel in c.channels]
         for tile in targets:
             state = self.state[tile]
-            if header["ctr"] == COUNTER_START:
+            if header["ctr"] == self.packet.counters.start:
                 state["start"].update({header["addr"] + i: word for i, word in enumerate(words)})
                 if len(state["start"]) == 2:
                     self._started(tile, state["start"][0], state["start"][1])
                     state["start"] = {}
-            elif header["ctr"] == COUNTER_GRANT:
+            elif header["ctr"] == self.packet.counters.grant:
                 assert len(words) == 1
                 state["grants"] += 1
                 self._answer_grant(tile)
-            elif header["ctr"] == COUNTER_REPORT:
+            elif header["ctr"] == self.packet.counters.report:
                 self._message(tile, KINDS["counters"], [tile[0] * 100 + tile[1] * 10 + i for i in range(8)])
 
     def _started(self, tile, token, flags):

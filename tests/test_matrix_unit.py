@@ -14,7 +14,7 @@ from hwgen.arithmetic.mxfp4 import FORMATS, decode
 from hwgen.rtl.block_shift import BlockShift
 from hwgen.rtl.dot_product import DotProduct
 from hwgen.rtl.matrix_unit import MatrixUnit
-from hwgen.rtl.operand_issue import COMMAND
+from hwgen.rtl.operand_issue import command_layout
 from hwgen.rtl.result_queue import ResultQueue
 
 VLENS = (8, 16, 32, 64, 128, 256)
@@ -116,7 +116,7 @@ def expected(memories, cmds):
 
 
 def command(**fields):
-    return dict.fromkeys(COMMAND.members, 0) | {"rows": 1, "kwords": 1} | fields
+    return dict.fromkeys(command_layout("mxint8").members, 0) | {"rows": 1, "kwords": 1} | fields
 
 
 @dataclass

@@ -154,10 +154,10 @@ def test_start_and_report_messages(flit_bits):
     info = 77 | 1 << 24 | 1 << 26
     packets = [
         form.packet([0xABCDE, info], ctr=15, addr=0), form.packet([9], ctr=14, addr=0),
-        form.packet([1, 2], ctr=2, addr=6), form.packet([0, 0xFFFFFF], ctr=15, addr=0),
+        form.packet([1, 2], ctr=2, addr=6), form.packet([0, 0xFFFFF], ctr=15, addr=0),
     ]
     writer, _ = receive(receiver, packets, grant=0.5)
-    assert writer.events == [("start", 0xABCDE, 77, 1, 0, 1), ("report",), ("start", 0, 0xFFFFFF, 0, 0, 0)]
+    assert writer.events == [("start", 0xABCDE, 77, 1, 0, 1), ("report",), ("start", 0, 0xFFFFF, 0, 0, 0)]
     assert writer.words == {6: 1, 7: 2}
 
 

@@ -206,14 +206,14 @@ def test_arrival_counters():
 
     async def bench(ctx):
         await add(ctx, 3, 5)
-        await add(ctx, 13, 7)
-        for i, (ctr, count) in enumerate(((3, 6), (13, 7), (3, 2))):
+        await add(ctx, 7, 7)
+        for i, (ctr, count) in enumerate(((3, 6), (7, 7), (3, 2))):
             wait = getattr(dut, f"wait{i}")
             ctx.set(wait.ctr, ctr)
             ctx.set(wait.count, count)
             ctx.set(wait.valid, 1)
         assert [ctx.get(getattr(dut, f"wait{i}").granted) for i in range(3)] == [0, 1, 0]
-        present(ctx, 13, 2)  # in the very cycle in which the counter is taken from
+        present(ctx, 7, 2)  # in the very cycle in which the counter is taken from
         await ctx.tick()
         ctx.set(dut.add.valid, 0)
         assert [ctx.get(getattr(dut, f"wait{i}").granted) for i in range(3)] == [0, 0, 1]
@@ -228,7 +228,7 @@ def test_arrival_counters():
         await add(ctx, 3, 3)
         assert ctx.get(dut.wait0.granted)
         assert not ctx.get(dut.fault)
-        present(ctx, 14, 2)
+        present(ctx, 8, 2)
         assert ctx.get(dut.fault)
 
     run(dut, bench)

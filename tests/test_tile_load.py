@@ -62,6 +62,19 @@ def test_memories_and_programs_of_pipeline_stages(mesh, stages, multicast, vmem,
     assert float(load.instructions) == pytest.approx(max(len(t.program) for t in tiles), rel=0.08)
 
 
+@pytest.mark.parametrize(("streams", "stages"), [(2, 1), (8, 1), (4, 2), (2, 2)])
+def test_memories_and_programs_of_streams(streams, stages):
+    design = Design(4, 4, streams=streams, pipeline_stages=stages, classes=(TileClass("t", vlen=64),))
+    chip, _, load = _compiled(replace(_small_smollm2(), vocab=512), 64, design)
+    for name, within in (("vmem", 0.1), ("xmem", 0.0), ("kvmem", 0.0)):
+        real = max(getattr(t.memory, name).used for t in chip)
+        assert float(getattr(load, name)) == pytest.approx(real, rel=within), name
+    mean = sum(len(t.program) for t in chip) / len(chip)
+    assert streams * float(load.instructions) == pytest.approx(mean, rel=0.1)
+    reach = max(r.base + r.size for t in chip for r in t.memory.message_regions())
+    assert float(load.reach.amax()) == pytest.approx(reach, rel=0.05)
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_weights_of_random_designs(seed):
     """Heterogeneous tiles, odd sizes, biases, both formats: words of weight ROM add up."""

@@ -5,7 +5,7 @@ import random
 
 from amaranth.sim import Simulator
 
-from hwgen.isa import COUNTER_REPORT, COUNTER_START, encode
+from hwgen.isa import encode
 from hwgen.rtl.packet import PacketFormat
 from hwgen.rtl.quantiser import mx_word_bytes
 from hwgen.rtl.tile import Tile
@@ -54,10 +54,10 @@ class TileBench:
         self.inbound[-1] = (self.inbound[-1][0], True)
 
     def start(self, token, position=0, output=1, logits=0, clear=0):
-        self.send([token, position | output << 24 | logits << 25 | clear << 26], COUNTER_START)
+        self.send([token, position | output << 24 | logits << 25 | clear << 26], self.packet.counters.start)
 
     def report(self):
-        self.send([0], COUNTER_REPORT)
+        self.send([0], self.packet.counters.report)
 
     def run(self, messages, cycles=4000):
         """Go on until the host has got so many messages and the tile has come to rest."""

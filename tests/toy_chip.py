@@ -6,7 +6,6 @@ from pathlib import Path
 import jinja2
 
 from hwgen.emit.verilog import module_files
-from hwgen.isa import COUNTER_REPORT, COUNTER_START
 from hwgen.rtl.axi_lite_registers import REGISTERS, STATUS_BITS
 from hwgen.rtl.host_packets import KINDS
 from hwgen.rtl.host_port import AXI_LITE_PORTS, FIFO_WORDS, HostPort
@@ -120,7 +119,8 @@ def _next(token):
 def _tile(delay):
     packet = PacketFormat(**NETWORK)
     values = {
-        "CTR_": packet.fields["ctr"][0], "START_": COUNTER_START, "REPORT_": COUNTER_REPORT, "VOCAB_": VOCAB,
+        "CTR_": packet.fields["ctr"][0], "START_": packet.counters.start,
+        "REPORT_": packet.counters.report, "VOCAB_": VOCAB,
         "DELAY_": delay, "LOGIT_": packet.pack(host=1, addr=KINDS["logits"]),
         "RESULT_": packet.pack(host=1, addr=KINDS["result"], last=1),
         "DONE_": packet.pack(host=1, addr=KINDS["done"], last=1),

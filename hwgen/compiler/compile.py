@@ -11,6 +11,7 @@ from hwgen.compiler.prove import prove_order, prove_routes
 from hwgen.compiler.tile_builder import RomSlice
 from hwgen.compiler.tile_memory import TileMemory, map_tile
 from hwgen.compiler.tile_program import TileProgram
+from hwgen.compiler.turns import take_turns
 from hwgen.compiler.words import pack_codes, pack_rows, pack_table, rom_word_bytes, word_bytes
 from hwgen.design import Design, TileClass
 from hwgen.errors import HwgenError
@@ -68,7 +69,7 @@ class CompiledChip:
     def rom_words(self, index: int) -> np.ndarray:
         """uint8 [words, word bytes] of a tile's weight ROM."""
         tile = self.tiles[index]
-        vlen = tile.memory.vlen
+        vlen = tile.memory.cls.vlen
         width = rom_word_bytes(vlen, self.graph.weights)
         parts = [np.zeros((0, width), np.uint8)]
         for part in tile.slices:
@@ -102,12 +103,16 @@ def compile_chip(graph: IntegerGraph, design: Design) -> CompiledChip:
     placement = place(config, design)
     memories = [map_tile(t, config, graph.context, design, placement) for t in range(design.tiles)]
     tiles = []
-    for memory in memories:
+    for index, memory in enumerate(memories):
         _check_addresses(memory, design, graph)  # before programs are built on addresses that do not exist
-        program = TileProgram(graph, design, placement, memory, memories).build()
+        slices: list[RomSlice] = []
+        streams = [TileProgram(graph, design, placement, memories, index, stream, slices).build().parts
+                   for stream in range(design.streams)]
         _check_addresses(memory, design, graph)
-        connect(program.steps)
-        tiles.append(CompiledTile(memory, [s.instruction for s in program.steps], program.slices))
+        for parts in streams:
+            connect([step for part in parts for step in part.steps])
+        program = take_turns(streams, design.pipeline_stages, placement.stage(index))
+        tiles.append(CompiledTile(memory, program, slices))
     depths = tuple(_depths(design, index, tiles, graph) for index in range(len(design.classes)))
     reach = max(region.base + region.size for m in memories for region in m.message_regions())
     prove_routes(design)

@@ -3,6 +3,9 @@
 Each unit runs its instructions in order; an instruction that depends on one of another unit takes a token which
 that one gives on completion. A dependency already known to hold (through earlier tokens) costs nothing. Between
 instructions of the vector unit a `fence` waits for the pipeline; matrix and send units never read what they wrote.
+
+Tokens are only counted, so giver and taker are always issued or dropped together, and takers come in the order of their
+givers. Streams touch nothing of each other's and have tokens of their own, so each is connected alone.
 """
 
 from dataclasses import dataclass, field
@@ -81,43 +84,52 @@ def _collect(step, index, histories, unit_of):
 def connect(steps: list[Step]) -> None:
     """Set `pop`, `push` and `fence` of every instruction so that all conflicting accesses keep program order.
 
-    Raises ValueError if an instruction depends on one that may be dropped while it is not, or if more tokens
-    than a counter holds can be outstanding.
+    Raises ValueError if an instruction depends on one that is issued under another condition, if no token can keep the
+    order of tokens, or if more tokens than a counter holds can be outstanding.
     """
-    histories, knowledge = {}, _Knowledge()
+    histories, knowledge, fenced = {}, _Knowledge(), {}
     unit_of = [s.instruction.unit for s in steps]
-    clocks, fenced = [None] * len(steps), {}
+    clocks, taken = [None] * len(steps), {}
     for index, step in enumerate(steps):
-        instruction = step.instruction
+        instruction, when = step.instruction, step.instruction.when
         unit = instruction.unit
         if unit == Unit.CONTROL:
             continue
-        known = knowledge.before(unit, instruction.when)
+        known = knowledge.before(unit, when)
         for other, last in sorted(_collect(step, index, histories, unit_of).items()):
-            giver = steps[last].instruction
-            if giver.when not in implied(instruction.when):
-                raise ValueError(f"{instruction.op} ({instruction.when.name}) depends on "
-                                 f"{giver.op} ({giver.when.name}), which may be dropped")
             if other == unit:
-                if "WAIT" in (giver.op, instruction.op):
+                if "WAIT" in (steps[last].instruction.op, instruction.op):
                     continue  # a wait is over before the next instruction of its unit starts
-                since = max(fenced.get(c, -1) for c in implied(instruction.when))
+                since = max(fenced.get(c, -1) for c in implied(when))
                 if unit == Unit.VECTOR and last >= since:
                     instruction.fence = 1
-                continue
-            if last > known[other]:
+            elif last > known[other]:
+                giver = _giver(steps, index, other, last, taken.get((other, unit), -1))
+                taken[other, unit] = giver
                 instruction.pop |= 1 << other
-                giver.push |= 1 << unit
-                known = [max(a, b) for a, b in zip(known, clocks[last], strict=True)]
-                known[other] = max(known[other], last)
+                steps[giver].instruction.push |= 1 << unit
+                known = [max(a, b) for a, b in zip(known, clocks[giver], strict=True)]
+                known[other] = max(known[other], giver)
         if instruction.fence:
-            fenced[instruction.when] = index
+            fenced[when] = index
         clocks[index] = known
-        knowledge.latest[unit, instruction.when] = known
+        knowledge.latest[unit, when] = known
         for spans, write in ((step.reads, False), (step.writes, True)):
             for region, start, stop in spans:
                 histories[region].add(index, unit_of, start, stop, write)
     _check_tokens(steps)
+
+
+def _giver(steps, index, unit, last, taken):
+    """The instruction of `unit` whose token tells instruction `index` that `last` is complete: behind the last `taken`."""
+    taker = steps[index].instruction
+    for at in range(max(last, taken + 1), index):
+        giver = steps[at].instruction
+        if (giver.unit, giver.when) == (unit, taker.when):
+            return at
+    giver = steps[last].instruction
+    raise ValueError(f"{taker.op} ({taker.when.name}) depends on {giver.op} ({giver.when.name}), "
+                     "which can give it no token")
 
 
 def _check_tokens(steps):

@@ -3,6 +3,7 @@
 from hwgen.compiler.memory import Region
 from hwgen.compiler.tile_builder import ATTENTION, QKV, ROPE, TileBuilder, X
 from hwgen.compiler.tile_memory import value_blocks
+from hwgen.compiler.turns import Segment
 from hwgen.compiler.words import vector_words
 from hwgen.isa import Dest, Unit
 
@@ -20,6 +21,8 @@ class TileAttention(TileBuilder):
         if stop > start:
             bias = self.config.attention_bias
             operand, words = self.normed_operand(self.graph.layers[layer].attn_norm_frac, bias)
+        self.part(Segment.LAYERS)
+        if stop > start:
             weights = self.rom("qkv", layer, start, stop, words)
             for segment in self._segments(layer, start, stop):
                 self._segment(layer, segment, operand, weights, start, words)
@@ -109,6 +112,7 @@ class TileAttention(TileBuilder):
             for query in range(unit.count):
                 heads.append((unit.first + query, self._query(layer, unit, query, len(heads)), cache))
             self._store_values(unit, cache)
+        self.part(Segment.LAYERS)
         for number in range(len(heads) + 1):
             if number < len(heads):
                 self._softmax(number, *heads[number][1:])

@@ -7,16 +7,18 @@ from hwgen.compiler.dependencies import Step
 from hwgen.compiler.memory import Region
 from hwgen.compiler.place import Placement, Span
 from hwgen.compiler.tile_memory import BLOCK, TileMemory, up
+from hwgen.compiler.turns import Part, Segment
 from hwgen.compiler.words import vector_words
 from hwgen.design import Design
 from hwgen.integer_graph import IntegerGraph
-from hwgen.isa import Dest, Index, Instruction, Unit, When
+from hwgen.isa import STREAM_COUNTERS, Dest, Index, Instruction, Unit, When, counter_numbers
 from hwgen.noc.gather import multicast_pays
 
-X, RESIDUAL, ROPE, GAIN, QKV, ATTENTION, H, GRANT = 0, 1, 2, 3, 4, 5, 6, 13
-"""Arrival counters by what they count."""
+X, RESIDUAL, ROPE, GAIN, QKV, ATTENTION, H = range(STREAM_COUNTERS)
+"""Arrival counters of a stream by what they count."""
+KINDS = 8
+"""Kinds of messages to the host, for every stream."""
 ROWS_LIMIT = 65535
-_REGISTERS = Region("registers", "registers", 0, 8)
 
 
 class RomSlice(NamedTuple):
@@ -40,43 +42,60 @@ class RomSlice(NamedTuple):
 
 @dataclass
 class TileBuilder:
-    """Steps and ROM slices of tile `memory.index`, and what emits them; subclasses know the phases."""
+    """A stream's parts of a program and the ROM slices of tile `tile`, and what emits them; subclasses know the phases.
+
+    `tiles` are the memories of all tiles; `slices` may hold those of another stream of the tile, which has the same.
+    """
 
     graph: IntegerGraph
     design: Design
     placement: Placement
-    memory: TileMemory
-    peers: list[TileMemory]
-    steps: list[Step] = field(default_factory=list)
+    tiles: list[TileMemory]
+    index: int
+    stream: int = 0
     slices: list[RomSlice] = field(default_factory=list)
+    parts: list[Part] = field(default_factory=list)
 
     def __post_init__(self):
         self.config = self.graph.config
-        self.index = self.memory.index
+        self.tile = self.tiles[self.index]
+        self.peers = [tile.streams[self.stream] for tile in self.tiles]
+        self.memory = self.peers[self.index]
         self.vlen = self.memory.vlen
+        # what is read and written in order by the vector unit alone, so that streams may share it
+        self._registers = Region("registers", "registers", 0, 8)
         self.column, self.line = self.index % self.design.width, self.index // self.design.width
         self.stage = self.placement.stages[self.placement.stage(self.index)]
         self.hidden_rows = self.placement.hidden[self.index]
         self.ffn_rows = self.placement.ffn[self.index]
         self.head_rows = self.placement.vocabulary[self.index]
+        self.grant = counter_numbers(self.design.streams).grant
         self._buffers, self._operands = {}, {}
 
     # --- instructions -------------------------------------------------------------------------------------------
 
+    def part(self, segment: Segment):
+        """Begin a part of the program: streams take turns between parts. Every tile has the same parts."""
+        self.parts.append(Part(segment, []))
+
     def emit(self, unit, op, fields, reads=(), writes=(), when=When.ALWAYS):
-        self.steps.append(Step(Instruction(unit, op, fields, when), tuple(reads), tuple(writes)))
+        self.parts[-1].steps.append(Step(Instruction(unit, op, fields, when), tuple(reads), tuple(writes)))
+
+    def counter(self, kind):
+        """Number of one of this stream's arrival counters."""
+        return STREAM_COUNTERS * self.stream + kind
 
     def wait(self, unit, counter, count, *regions):
         """Block `unit` until `count` words have arrived, and see them as written by it."""
         if count:
-            self.emit(unit, "WAIT", {"ctr": counter, "count": count}, writes=[r.span() for r in regions])
+            self.emit(unit, "WAIT", {"ctr": self.counter(counter), "count": count}, writes=[r.span() for r in regions])
 
     def vector(self, op, a, n, *, reads=(), writes=(), when=When.ALWAYS, **fields):
         """Vector instruction on `n` words of region `a`; scalar registers are tracked as spans of a pseudo region."""
         reads, writes = [a.span(0, n), *reads], list(writes)
         for key, spans in (("sin", reads), ("sout", writes)):
             if key in fields:
-                spans.append((_REGISTERS, fields[key], fields[key] + 1))
+                spans.append((self._registers, fields[key], fields[key] + 1))
         self.emit(Unit.VECTOR, op, {"a": a.base, "n": n, **fields}, reads, writes, when)
 
     def to_vmem(self, op, a, n, dst, *, when=When.ALWAYS, reads=(), **fields):
@@ -123,15 +142,15 @@ class TileBuilder:
         (x0, y0), (x1, y1) = corners
         self.emit(Unit.SEND, "SEND",
                   {"src": src.base + start, "n": n, "dst": target, "x0": x0, "y0": y0, "x1": x1, "y1": y1,
-                   "ctr": counter}, [src.span(start, n)], (), when)
+                   "ctr": self.counter(counter)}, [src.span(start, n)], (), when)
 
     def send_host(self, src, n, kind, *, start=0, when=When.ALWAYS):
-        self.emit(Unit.SEND, "SEND", {"src": src.base + start, "n": n, "dst": kind, "host": 1},
+        self.emit(Unit.SEND, "SEND", {"src": src.base + start, "n": n, "dst": kind + KINDS * self.stream, "host": 1},
                   [src.span(start, n)], (), when)
 
     def report_arrival(self, counter):
         """Tell the stage, in a gather to which this tile adds nothing, that x has arrived here: one word, not read."""
-        self.send_all(self.memory.x, 1, self.memory.grant.base, counter, self.stage.tiles)
+        self.send_all(self.memory.x, 1, self.tile.grant.base, counter, self.stage.tiles)
 
     # --- storage --------------------------------------------------------------------------------------------------
 
@@ -151,11 +170,14 @@ class TileBuilder:
 
     def rom(self, source, layer, start, stop, words):
         """A slice of the ROM holding rows of a matrix, `words` each."""
-        narrow = source in self.graph.mxfp4
-        size = (stop - start) * words
-        region = self.memory.rom.allocate(f"{source}.{layer}", -(-size // 2) if narrow else size)
-        self.slices.append(RomSlice(region, source, layer, start, stop, narrow))
-        return self.slices[-1]
+        found = next((part for part in self.slices if (part.source, part.layer) == (source, layer)), None)
+        if found is None:
+            narrow = source in self.graph.mxfp4
+            size = (stop - start) * words
+            region = self.tile.rom.allocate(f"{source}.{layer}", -(-size // 2) if narrow else size)
+            found = RomSlice(region, source, layer, start, stop, narrow)
+            self.slices.append(found)
+        return found
 
     def quantised_length(self, length, bias):
         """Elements to quantise: whole blocks where a bias follows, since every word of a block carries its scale."""

@@ -1,7 +1,7 @@
 """Memory map of one tile: where every vector, cache and ROM slice lies.
 
 Regions that are message destinations come first, in the same order and size on every tile, so that one multicast
-address serves all of them.
+address serves all of them. Streams have nothing in common but the ROM.
 """
 
 from dataclasses import dataclass, field
@@ -45,25 +45,39 @@ class Cache:
 
 @dataclass
 class TileMemory:
-    """All regions of tile `index`."""
+    """The memories of tile `index`; `grant` takes what nobody reads, `streams` are the regions of each stream."""
 
     index: int
     cls: TileClass
-    config: ModelConfig
-    context: int
     vmem: Memory = field(default_factory=lambda: Memory("vmem", ROW))
     xmem: Memory = field(default_factory=lambda: Memory("xmem"))
     kvmem: Memory = field(default_factory=lambda: Memory("kvmem"))
     rom: Memory = field(default_factory=lambda: Memory("rom"))
 
-    @property
-    def vlen(self) -> int:
-        return self.cls.vlen
+    def __post_init__(self):
+        self.grant = self.vmem.allocate("grant", 1)
+        self.streams: list[StreamMemory] = []
+
+    def message_regions(self) -> list[Region]:
+        """Regions that other tiles write."""
+        return [self.grant] + [region for stream in self.streams for region in stream.message_regions()]
+
+
+@dataclass
+class StreamMemory:
+    """All regions of a stream on a tile."""
+
+    tile: TileMemory
+    config: ModelConfig
+    context: int
+
+    def __post_init__(self):
+        self.vlen = self.tile.cls.vlen
+        self.vmem, self.xmem, self.kvmem = self.tile.vmem, self.tile.xmem, self.tile.kvmem
 
     def allocate_messages(self, config: ModelConfig, placement: Placement) -> None:
         """Destinations of messages, alike on every tile."""
         new = self.vmem.allocate
-        self.grant = new("grant", 1)
         self.x = new("x", config.hidden + BLOCK)
         # behind the first stage it comes as a piece of x, from a row start on
         lead = ROW if len(placement.stages) > 1 else 0
@@ -76,7 +90,7 @@ class TileMemory:
 
     def message_regions(self) -> list[Region]:
         """Regions that other tiles write."""
-        common = [self.grant, self.x, self.residual, self.rope, self.gain, self.attention, self.h]
+        common = [self.x, self.residual, self.rope, self.gain, self.attention, self.h]
         return common + [r for s in self.slots for r in (*s.q, s.k, s.v)]
 
     def allocate_units(self, units_by_layer: list[list[AttentionUnit]]) -> None:
@@ -114,7 +128,10 @@ def rope_words(config: ModelConfig, vlen: int) -> int:
 
 def map_tile(index: int, config: ModelConfig, context: int, design: Design, placement: Placement) -> TileMemory:
     """Message buffers, head buffers and caches of a tile; the program adds its staging buffers and ROM slices."""
-    memory = TileMemory(index, design.tile_class(index), config, context)
-    memory.allocate_messages(config, placement)
-    memory.allocate_units([[u for u in units if u.tile == index] for units in placement.units])
+    memory = TileMemory(index, design.tile_class(index))
+    memory.streams = [StreamMemory(memory, config, context) for _ in range(design.streams)]
+    for stream in memory.streams:
+        stream.allocate_messages(config, placement)
+    for stream in memory.streams:
+        stream.allocate_units([[u for u in units if u.tile == index] for units in placement.units])
     return memory

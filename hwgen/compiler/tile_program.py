@@ -9,8 +9,9 @@ before. What the last layer of a stage gives is gathered on the tiles of the nex
 
 from hwgen.compiler.memory import ROW, Region
 from hwgen.compiler.tile_attention import TileAttention
-from hwgen.compiler.tile_builder import ATTENTION, GAIN, GRANT, RESIDUAL, ROPE, H, X
+from hwgen.compiler.tile_builder import ATTENTION, GAIN, RESIDUAL, ROPE, H, X
 from hwgen.compiler.tile_memory import BLOCK, up
+from hwgen.compiler.turns import Segment
 from hwgen.compiler.words import table_words, vector_words
 from hwgen.isa import Dest, Index, Unit, When
 
@@ -20,19 +21,22 @@ LOGITS_CHUNK = 64
 
 
 class TileProgram(TileAttention):
-    """All phases of tile `memory.index`, in order."""
+    """All phases of a stream on a tile, in order."""
 
     def build(self) -> "TileProgram":
-        """Emit the whole program."""
+        """Emit all parts."""
+        self.part(Segment.EMBEDDING)
         self.begin_token()
+        self.part(Segment.LAYERS)
         for layer in range(*self.stage.layers):
             self.qkv(layer)
             self.attention(layer)
             self.project(layer)
             self.gate_up(layer)
             self.down(layer)
+        if len(self.placement.stages) > 1:
+            self.part(Segment.HEAD)
         self.head()
-        self.emit(Unit.CONTROL, "END", {})
         return self
 
     def begin_token(self):
@@ -91,7 +95,7 @@ class TileProgram(TileAttention):
             if self.vlen < BLOCK and length % BLOCK:
                 zeros = Region(source.name, "vmem", source.base + length, up(length, BLOCK) - length)
                 self.gather(table, zeros, first=2, n=zeros.size, words=0, two_limb=1)
-                self.steps[-1].writes = (source.span(length, zeros.size),)
+                self.parts[-1].steps[-1].writes = (source.span(length, zeros.size),)
 
     def _project_rows(self, layer, name, operand, words, rows):
         """Product, residual addition, and the new residual to all tiles."""
@@ -134,6 +138,8 @@ class TileProgram(TileAttention):
             operand = self.operand("attention", length, bias)
             self.to_x("COPY", self.memory.attention, self.quantised_length(length, bias), operand,
                       self.graph.layers[layer].att_frac)
+        self.part(Segment.LAYERS)
+        if stop > start:
             self._project_rows(layer, "o", operand, vector_words(length, self.vlen, bias), self.hidden_rows)
 
     def gate_up(self, layer):
@@ -141,10 +147,12 @@ class TileProgram(TileAttention):
         config, graph = self.config, self.graph.layers[layer]
         self.wait(Unit.VECTOR, X, config.hidden, self.memory.x)
         start, stop = self.ffn_rows
+        if stop > start:
+            operand, words = self.normed_operand(graph.ffn_norm_frac, config.mlp_bias)
+        self.part(Segment.LAYERS)
         if stop == start:
             self.report_arrival(H)
             return
-        operand, words = self.normed_operand(graph.ffn_norm_frac, config.mlp_bias)
         gate_rom = self.rom("gate", layer, start, stop, words)
         up_rom = self.rom("up", layer, start, stop, words)
         chunk = 16 if stop - start <= 64 else 32
@@ -169,6 +177,8 @@ class TileProgram(TileAttention):
             operand = self.operand("h", config.ffn, config.mlp_bias)
             self.to_x("COPY", self.memory.h, self.quantised_length(config.ffn, config.mlp_bias), operand,
                       self.graph.layers[layer].h_frac)
+        self.part(Segment.LAYERS)
+        if stop > start:
             self._project_rows(layer, "down", operand, vector_words(config.ffn, self.vlen, config.mlp_bias),
                                self.hidden_rows)
 
@@ -178,17 +188,20 @@ class TileProgram(TileAttention):
         self.wait(Unit.VECTOR, X, n, self.memory.x)
         if config.tied:
             self.wait(Unit.VECTOR, GAIN, n, self.memory.gain)
-        done = self.buffer("done", 1)
         first, stop = self.head_rows
         if stop > first:
-            self._head_rows(first, stop)
+            operand = self._head_operand()
+        self.part(Segment.HEAD)
+        done = self.buffer("done", 1)
+        if stop > first:
+            self._head_rows(operand, first, stop)
         # reading x orders the message after the last arrival
         self.to_vmem("COPY", self.memory.x, 1, done, when=When.NOT_TOKENS if stop > first else When.ALWAYS)
         self.send_host(done, 1, DONE, when=When.NOT_TOKENS if stop > first else When.ALWAYS)
 
-    def _head_rows(self, first, stop):
-        config, n, rows = self.config, self.config.hidden, stop - first
-        words = vector_words(n, self.vlen)
+    def _head_operand(self):
+        """The final norm of x, quantised."""
+        config, n = self.config, self.config.hidden
         operand = self.operand("x.head", n)
         shift = self.norm(self.graph.final_norm_frac, When.OUTPUT)
         if config.tied:
@@ -197,21 +210,24 @@ class TileProgram(TileAttention):
             self.to_x("MUL", normed, n, operand, self.graph.final_frac, b=self.memory.gain.base,
                       reads=[self.memory.gain.span(0, n)], when=When.OUTPUT,
                       shift=self.graph.final_norm_frac + self.graph.final_gain_frac - self.graph.final_frac)
-            weights = self.head_rom
         else:
             self.to_x("SCALE", self.memory.x, n, operand, self.graph.final_norm_frac, sin=1, shift=shift,
                       when=When.OUTPUT)
-            weights = self.rom("head", -1, first, stop, words)
+        return operand
+
+    def _head_rows(self, operand, first, stop):
+        rows, words = stop - first, vector_words(self.config.hidden, self.vlen)
+        weights = self.head_rom if self.config.tied else self.rom("head", -1, first, stop, words)
         logits, best = self.buffer("logits", rows), self.buffer("best", 2)
         self.matmul(operand, weights, 0, rows, words, logits, when=When.OUTPUT)
         self.vector("ARGMAX", logits, rows, writes=[best.span()], dst=best.base, b=first & 0xFFFF,
-                    stride=first >> 16, when=When.TOKENS)
+                    stride=first >> 16, when=When.OUTPUT)
+        # takes the other units' tokens in either mode
+        self.emit(Unit.SEND, "WAIT", {"ctr": self.grant, "count": 0}, reads=[logits.span(), best.span()],
+                  when=When.OUTPUT)
         self.send_host(best, 2, RESULT, when=When.TOKENS)
         for start in range(0, rows, LOGITS_CHUNK):
-            self.wait_grant()
+            self.emit(Unit.SEND, "WAIT", {"ctr": self.grant, "count": 1}, when=When.LOGITS)
             last = start + LOGITS_CHUNK >= rows
             self.send_host(logits, min(LOGITS_CHUNK, rows - start), LOGITS_LAST if last else LOGITS, start=start,
                            when=When.LOGITS)
-
-    def wait_grant(self):
-        self.emit(Unit.SEND, "WAIT", {"ctr": GRANT, "count": 1}, when=When.LOGITS)

@@ -121,6 +121,8 @@ class ChipSpec:
     """(router port, depth of its buffers) where it is more than `buffer_flits`."""
     grant_address: int = 0
     """Word of every tile's vector memory that a grant message overwrites."""
+    streams: int = 1
+    """Sequences in flight."""
 
     @property
     def network(self) -> dict:
@@ -147,7 +149,7 @@ def tile_component(kind: TileKind, **network) -> Tile:
 
 def components(spec: ChipSpec) -> dict:
     """Module name -> component of everything that Amaranth writes, but for the parts those place themselves."""
-    addressed = spec.network | {"address_bits": spec.address_bits}
+    addressed = spec.network | {"address_bits": spec.address_bits, "streams": spec.streams}
     host = HostPort(
         **addressed, context=spec.context, vocab=spec.vocab, signature=spec.signature,
         grant_order=spec.grant_order, grant_address=spec.grant_address,
@@ -201,6 +203,7 @@ def chip_text(spec: ChipSpec) -> str:
     links += [name for names in stages for name in names]
     axi = [f"s_axi_{name}" for name in AXI_LITE_PORTS]
     axi += [f"{side}_axis_t{name}" for side in "sm" for name in ("data", "valid", "last", "ready")]
+    axi += ["m_axis_tid"] if spec.streams > 1 else []
     return render(
         "chip.v.j2", spec=spec, tiles=tiles, links=links, stages=stages, axi=axi, fifo_words=FIFO_WORDS,
         fifo_address=address_bits(FIFO_WORDS), channels=spec.virtual_channels,

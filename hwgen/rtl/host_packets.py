@@ -6,8 +6,9 @@ from amaranth.lib.wiring import In, Out
 
 from hwgen.rtl.link import Link
 from hwgen.rtl.link_output import LinkOutput
-from hwgen.rtl.packet import COUNTER_BITS, PacketFormat, bits_for
+from hwgen.rtl.packet import PacketFormat, bits_for
 from hwgen.rtl.packet_input import PacketInput
+from hwgen.rtl.starts import stream_bits
 
 KINDS = {"result": 0, "logits": 1, "last_logits": 2, "done": 3, "counters": 4}
 """Messages to the host, by the header's `addr`."""
@@ -27,7 +28,7 @@ class HostSender(wiring.Component):
     -------
     valid: In(1), ready: Out(1)
         A message passes in the cycle in which both are high.
-    to_all: In(1), x: In, y: In, ctr: In(4), addr: In
+    to_all: In(1), x: In, y: In, ctr: In, addr: In
         Destination (x and y are ignored with `to_all`) and arrival counter.
     two: In(1), words: In(64)
         Two words instead of one; the first is in the low bits.
@@ -39,7 +40,7 @@ class HostSender(wiring.Component):
         self.multicast = packet.multicast and packet.width * packet.height > 1
         super().__init__({
             "valid": In(1), "ready": Out(1), "to_all": In(1), "x": In(range(packet.width)),
-            "y": In(range(packet.height)), "ctr": In(COUNTER_BITS), "addr": In(packet.address_bits), "two": In(1),
+            "y": In(range(packet.height)), "ctr": In(packet.counters.bits), "addr": In(packet.address_bits), "two": In(1),
             "words": In(64), "link": Out(Link(packet.flit_bits, packet.virtual_channels)),
         })
 
@@ -122,8 +123,8 @@ class HostReceiver(wiring.Component):
         A payload word, its number in the packet modulo 8, and whether it is the packet's last.
     before: Out(32)
         The word before it in the packet.
-    kind: Out(3), overflow: Out(1), fault: Out(1)
-        From the header of the packet the word belongs to; `fault` is also high when an input buffer overflows.
+    kind: Out(3), stream: Out, overflow: Out(1), fault: Out(1)
+        From the header of the packet the word belongs to: the address is kind + 8 * stream; `fault` is also high when an input buffer overflows.
     """
 
     def __init__(self, *, packet: PacketFormat):
@@ -131,7 +132,7 @@ class HostReceiver(wiring.Component):
         super().__init__({
             "link": In(Link(packet.flit_bits, packet.virtual_channels)),
             "valid": Out(1), "word": Out(32), "before": Out(32), "index": Out(3), "last": Out(1),
-            "kind": Out(KIND_BITS), "overflow": Out(1), "fault": Out(1),
+            "kind": Out(KIND_BITS), "stream": Out(stream_bits(packet.streams)), "overflow": Out(1), "fault": Out(1),
         })
 
     def elaborate(self, platform):
@@ -149,7 +150,7 @@ class HostReceiver(wiring.Component):
             self.before.eq(before),
             self.index.eq(number),
             self.last.eq(flits.last & flit_done),
-            self.kind.eq(flits.addr),
+            self.kind.eq(flits.addr), self.stream.eq(flits.addr[KIND_BITS:]),
             self.overflow.eq(self.valid & flits.ctr[0]),
             self.fault.eq((self.valid & flits.ctr[1]) | flits.overflow),
         ]

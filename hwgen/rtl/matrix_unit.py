@@ -11,7 +11,7 @@ from hwgen.rtl.block_shift import BlockShift
 from hwgen.rtl.dot_product import VLENS, DotProduct
 from hwgen.rtl.e2m1 import e2m1_elements
 from hwgen.rtl.operand_issue import OperandIssue, command_layout
-from hwgen.rtl.result_queue import RESULT, ResultQueue
+from hwgen.rtl.result_queue import ResultQueue, result_layout
 from hwgen.rtl.row_accumulator import RowAccumulator
 
 _INSTRUCTIONS = 3
@@ -25,7 +25,7 @@ class MatrixUnit(wiring.Component):
     by LATENCY cycles. While results are not taken, up to 5 rows stay in a queue and then no word is read.
 
     Parameters: `vlen` (8, 16, 32, 64, 128, 256), `weights` (mxint8, or mxfp4: the ROM has words of 4-bit codes, too),
-    address widths of the three memories (weight ROM and KV at most 24).
+    `streams` in flight, address widths of the three memories (weight ROM and KV at most 24).
 
     Members
     -------
@@ -33,7 +33,7 @@ class MatrixUnit(wiring.Component):
         `base`, `rows`, `kwords` final (index and dyn_* resolved), rows and kwords 1 or more; taken with the last word.
     rom_en, rom_addr, rom_data; kv_en, kv_addr, kv_data; x_en, x_addr, x_data
         Synchronous reads of MX words (of ROM words): data one cycle after `en`, held while `en` is low.
-    result: Out(stream of RESULT)
+    result: Out(stream of result_layout)
         Per output row: int32, dst + r, last of its instruction, push.
     mac_busy: Out(1)
         A valid operand word is accepted this cycle.
@@ -43,8 +43,8 @@ class MatrixUnit(wiring.Component):
 
     LATENCY = DotProduct.LATENCY + 4
 
-    def __init__(self, *, vlen: int, weights: str = "mxint8", rom_address_bits: int = 24, kv_address_bits: int = 20,
-                 x_address_bits: int = 16):
+    def __init__(self, *, vlen: int, weights: str = "mxint8", streams: int = 1, rom_address_bits: int = 24,
+                 kv_address_bits: int = 20, x_address_bits: int = 16):
         if vlen not in VLENS:
             raise ValueError(f"VLEN must be 8, 16, 32, 64, 128 or 256, not {vlen!r}")
         if weights not in FORMATS:
@@ -55,10 +55,12 @@ class MatrixUnit(wiring.Component):
             if not 1 <= bits <= most:
                 raise ValueError(f"{name} address width must be 1 to {most}, not {bits!r}")
         self.vlen, self.weights, self.blocks = vlen, weights, max(1, vlen // BLOCK)
+        self.streams = streams
         word = 8 * (vlen + self.blocks)
         rom_word = word if weights == "mxint8" else word + 8 * self.blocks
         super().__init__({
-            "cmd": In(stream.Signature(command_layout(weights))), "result": Out(stream.Signature(RESULT)),
+            "cmd": In(stream.Signature(command_layout(weights, streams))),
+            "result": Out(stream.Signature(result_layout(streams))),
             "rom_en": Out(1), "rom_addr": Out(rom_address_bits), "rom_data": In(rom_word),
             "kv_en": Out(1), "kv_addr": Out(kv_address_bits), "kv_data": In(word),
             "x_en": Out(1), "x_addr": Out(x_address_bits), "x_data": In(word),
@@ -78,9 +80,10 @@ class MatrixUnit(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.issue = issue = OperandIssue(vlen=self.vlen, weights=self.weights)
+        m.submodules.issue = issue = OperandIssue(vlen=self.vlen, weights=self.weights, streams=self.streams)
         # a row's credit is out from acceptance until its result leaves
-        m.submodules.queue = queue = ResultQueue(depth=self.LATENCY - 1, instructions=_INSTRUCTIONS)
+        m.submodules.queue = queue = ResultQueue(
+            depth=self.LATENCY - 1, instructions=_INSTRUCTIONS, streams=self.streams)
         wiring.connect(m, wiring.flipped(self.cmd), issue.cmd)
         wiring.connect(m, issue.start, queue.start)
         wiring.connect(m, queue.result, wiring.flipped(self.result))

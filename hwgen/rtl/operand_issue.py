@@ -5,18 +5,19 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hwgen.rtl.result_queue import START
+from hwgen.rtl.result_queue import destination_layout
+from hwgen.rtl.starts import push_bits
 
-COMMAND = data.StructLayout({
-    "x": 16, "base": 24, "rows": 16, "kwords": 12, "stride": 16, "dst": 16,
-    "kv": 1, "bare": 1, "gather": 1, "two_limb": 1, "push": 3,
-})
 BASE_BITS, COUNT_BITS, WORD_BITS = 24, 16, 12
 
 
-def command_layout(weights: str) -> data.StructLayout:
-    """COMMAND, for MXFP4 with `narrow`: base and stride count words of 4-bit codes, two of which a ROM word holds."""
-    return data.StructLayout(COMMAND.members | {"narrow": 1}) if weights == "mxfp4" else COMMAND
+def command_layout(weights: str, streams: int = 1) -> data.StructLayout:
+    """A matrix instruction; for MXFP4 with `narrow`: base and stride count words of 4-bit codes, two in a ROM word."""
+    return data.StructLayout({
+        "x": 16, "base": 24, "rows": 16, "kwords": 12, "stride": 16, "dst": 16,
+        "kv": 1, "bare": 1, "gather": 1, "two_limb": 1, "push": push_bits(streams),
+        **({"narrow": 1} if weights == "mxfp4" else {}),
+    })
 
 
 def word_layout(vlen: int, weights: str = "mxint8") -> data.StructLayout:
@@ -36,12 +37,12 @@ class OperandIssue(wiring.Component):
     The command stays at `cmd` until its last word is read and is read combinationally into the addresses: the
     station's copy is the only one. `rows` and `kwords` are 1 or more.
 
-    Parameters: `vlen`; `weights`, the format that the ROM is made for.
+    Parameters: `vlen`; `weights`, the format that the ROM is made for; `streams` in flight.
 
     Members
     -------
     cmd: In(stream of command_layout)
-    start: Out(stream of {dst, push})
+    start: Out(stream of destination_layout)
         Every instruction, with its first word; nothing is read until it is taken.
     weight_addr: Out(24), x_addr: Out(16), rom_en, kv_en, x_en: Out(1)
         Memory reads of this cycle; none of the ROM for the second half of a word that was just read.
@@ -49,10 +50,11 @@ class OperandIssue(wiring.Component):
         One cycle after the read, as long as the memories hold their data; while it is not taken nothing is read.
     """
 
-    def __init__(self, *, vlen: int, weights: str = "mxint8"):
+    def __init__(self, *, vlen: int, weights: str = "mxint8", streams: int = 1):
         self.vlen, self.weights = vlen, weights
         super().__init__({
-            "cmd": In(stream.Signature(command_layout(weights))), "start": Out(stream.Signature(START)),
+            "cmd": In(stream.Signature(command_layout(weights, streams))),
+            "start": Out(stream.Signature(destination_layout(streams))),
             "weight_addr": Out(BASE_BITS), "x_addr": Out(16), "rom_en": Out(1), "kv_en": Out(1), "x_en": Out(1),
             "word": Out(stream.Signature(word_layout(vlen, weights))),
         })

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 
+from hwgen.isa import STREAMS, counter_numbers
 from hwgen.noc.gather import MAX_UNICAST_FLITS, multicast_flits
 from hwgen.noc.network import FLIT_BITS, VIRTUAL_CHANNELS, channel_classes
 
 MAX_HOST_WORDS = 64
 """Words of a message to the host, which is always one packet: messages of several packets could mix."""
-COUNTER_BITS = 4
 
 
 def bits_for(largest: int) -> int:
@@ -32,6 +32,12 @@ def check_buffer_flits(buffer_flits: int) -> None:
     """Raise ValueError unless a buffer may have this many flits."""
     if not isinstance(buffer_flits, int) or not 2 <= buffer_flits <= 16:
         raise ValueError(f"Buffer depth must be 2 to 16 flits, not {buffer_flits!r}")
+
+
+def check_streams(streams: int) -> None:
+    """Raise ValueError unless a chip may have this many streams in flight."""
+    if streams not in STREAMS or isinstance(streams, bool):
+        raise ValueError(f"Streams must be 1, 2, 4 or 8, not {streams!r}")
 
 
 def check_lanes(lanes: int) -> None:
@@ -78,7 +84,7 @@ class PacketFormat:
 
     Parameters: mesh `width` x `height` (nodes), `flit_bits`, `buffer_flits` (depth of every input buffer),
     `address_bits` (of a word address in a tile's vector memory), `multicast` (whether packets to several nodes occur),
-    `virtual_channels` and `routing` (they decide which channels a packet may use).
+    `virtual_channels` and `routing` (they decide which channels a packet may use), `streams` in flight.
 
     Attributes
     ----------
@@ -90,25 +96,29 @@ class PacketFormat:
     max_multicast_words, max_unicast_words, max_host_words : payload limits of one packet, in words of 32 bits.
     multicast_flits : payload flits of the multicast packets that tiles send (0 without multicast).
     classes : classes of virtual channels, see `hwgen.noc.network`.
+    counters : what values of ctr mean, see `hwgen.isa.counter_numbers`.
 
     Raises ValueError where a parameter is out of range, a header and one flit of payload do not fit a buffer that
     multicast packets must fit, or the channels cannot carry the routing.
     """
 
     def __init__(self, *, width: int, height: int, flit_bits: int, buffer_flits: int, address_bits: int,
-                 multicast: bool, virtual_channels: int = 1, routing: str = "xy"):
+                 multicast: bool, virtual_channels: int = 1, routing: str = "xy", streams: int = 1):
         check_mesh(width, height)
         check_flit_bits(flit_bits)
         check_buffer_flits(buffer_flits)
-        if not 3 <= address_bits <= 16:
-            raise ValueError(f"Address width must be 3 to 16 bits, not {address_bits!r}")
+        check_streams(streams)
+        least = 3 + (streams - 1).bit_length()  # kinds of messages to the host, for each stream
+        if not least <= address_bits <= 16:
+            raise ValueError(f"Address width must be {least} to 16 bits, not {address_bits!r}")
         self.width, self.height = width, height
         self.flit_bits, self.buffer_flits, self.address_bits = flit_bits, buffer_flits, address_bits
         self.multicast, self.virtual_channels = bool(multicast), virtual_channels
         self.classes = channel_classes(routing, virtual_channels, self.multicast)
+        self.streams, self.counters = streams, counter_numbers(streams)
         self.words_per_flit = flit_bits // 32
         self.fields = routing_fields(width=width, height=height, buffer_flits=buffer_flits)
-        rest = {"ctr": COUNTER_BITS, "last": bits_for(self.words_per_flit - 1), "addr": address_bits}
+        rest = {"ctr": self.counters.bits, "last": bits_for(self.words_per_flit - 1), "addr": address_bits}
         self.fields |= _place(rest, sum(bits for _, bits in self.fields.values()))
         self.header_bits = sum(bits for _, bits in self.fields.values())
         self.header_flits = -(-self.header_bits // flit_bits)

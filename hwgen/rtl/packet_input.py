@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from hwgen.rtl.bits import or_tree
 from hwgen.rtl.flit_buffer import FlitBuffer, one_hot_mux
 from hwgen.rtl.link import Link
-from hwgen.rtl.packet import COUNTER_BITS, PacketFormat
+from hwgen.rtl.packet import PacketFormat
 
 
 class PacketInput(wiring.Component):
@@ -35,7 +35,7 @@ class PacketInput(wiring.Component):
             "link": In(Link(packet.flit_bits, packet.virtual_channels)),
             "valid": Out(1), "data": Out(packet.flit_bits), "last": Out(1), "pop": In(1),
             "channel": Out(range(packet.virtual_channels)), "payload": Out(1),
-            "ctr": Out(COUNTER_BITS), "addr": Out(packet.address_bits),
+            "ctr": Out(packet.counters.bits), "addr": Out(packet.address_bits),
             "words_less_one": Out(range(packet.words_per_flit)), "advance": In(1), "overflow": Out(1),
         })
 

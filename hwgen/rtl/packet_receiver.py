@@ -4,18 +4,18 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
-from hwgen.isa import COUNTER_REPORT, COUNTER_START
 from hwgen.rtl.link import Link
-from hwgen.rtl.packet import COUNTER_BITS, PacketFormat, row_bits
+from hwgen.rtl.packet import PacketFormat, row_bits
 from hwgen.rtl.packet_input import PacketInput
+from hwgen.rtl.starts import POSITION_BITS, TOKEN_BITS, start_layout
 
-StartMessage = data.StructLayout({"valid": 1, "token": 20, "position": 24, "output": 1, "logits": 1, "clear": 1})
-"""Start of a program; `valid` is a pulse, the rest keeps its value until the next start."""
+OUTPUT_FLAG, LOGITS_FLAG, CLEAR_FLAG, IDLE_FLAG = 24, 25, 26, 27
+"""Bits of the second word of a start message, above the position."""
 
 
-def counter_add(flit_words: int, lanes: int) -> data.StructLayout:
+def counter_add(counter_bits: int, flit_words: int, lanes: int) -> data.StructLayout:
     """A pulse `valid`: counter `ctr` grows by `words`, which can be read from now on."""
-    return data.StructLayout({"valid": 1, "ctr": COUNTER_BITS, "words": range(min(flit_words, lanes) + 1)})
+    return data.StructLayout({"valid": 1, "ctr": counter_bits, "words": range(min(flit_words, lanes) + 1)})
 
 
 class PacketReceiver(wiring.Component):
@@ -32,8 +32,9 @@ class PacketReceiver(wiring.Component):
     w_en, w_addr (row), w_data, w_mask (bit per lane), w_ready : vector memory, written in a cycle with
         `w_en & w_ready`.
     counter_add : in the cycle after such a write.
-    start : a message of ctr 15 is complete; where a flit holds one word, its two may come as packets of their own.
-    report : a message of ctr 14 has come.
+    start : the start messages of all streams are there, in any order; where a flit holds one word, the two words of
+        each may come as packets of their own. `valid` is a pulse, the rest keeps its value until the next start.
+    report : a message that asks for the performance counters has come.
     fault : a flit came into a full buffer, one cycle ago.
     """
 
@@ -45,17 +46,20 @@ class PacketReceiver(wiring.Component):
             "link": In(Link(self.packet.flit_bits, self.packet.virtual_channels)),
             "w_en": Out(1), "w_addr": Out(self.row_bits), "w_data": Out(32 * lanes), "w_mask": Out(lanes),
             "w_ready": In(1),
-            "counter_add": Out(counter_add(self.packet.words_per_flit, lanes)), "start": Out(StartMessage),
+            "counter_add": Out(counter_add(self.packet.counters.bits, self.packet.words_per_flit, lanes)),
+            "start": Out(start_layout(self.packet.streams)),
             "report": Out(1), "fault": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
+        numbers = self.packet.counters
         m.submodules.flits = flits = PacketInput(packet=self.packet)
         wiring.connect(m, flits.link, wiring.flipped(self.link))
         special, written, done = Signal(), Signal(), Signal()
+        is_report, is_start = (flits.ctr == number for number in (numbers.report, numbers.start))
         m.d.comb += [
-            special.eq((flits.ctr == COUNTER_REPORT) | (flits.ctr == COUNTER_START)),
+            special.eq(is_report | is_start),
             self.w_en.eq(flits.valid & flits.payload & ~special),
             written.eq(self.w_en & self.w_ready),
             flits.pop.eq(flits.valid & (~flits.payload | special | (written & done))),
@@ -68,8 +72,8 @@ class PacketReceiver(wiring.Component):
             self.counter_add.valid.eq(written), self.counter_add.ctr.eq(flits.ctr), self.counter_add.words.eq(count),
         ]
         command = flits.valid & flits.payload & special
-        m.d.sync += self.report.eq(command & (flits.ctr == COUNTER_REPORT) & flits.last)
-        self._start(m, command & (flits.ctr == COUNTER_START), flits.data, flits.addr[0])
+        m.d.sync += self.report.eq(command & is_report & flits.last)
+        self._start(m, command & is_start, flits.data, flits.addr)
         return m
 
     def _write_rows(self, m, flit, address, words_less_one, written, done):
@@ -97,22 +101,23 @@ class PacketReceiver(wiring.Component):
         with m.If(written):
             m.d.sync += row.eq(Mux(done, 0, row + 1))
 
-    def _start(self, m, command, flit, second):
-        """Word 0 of the message is the token, word 1 the rest; either may come first where they come one by one."""
-        if self.packet.words_per_flit == 1:
-            came, complete, token, rest = Signal(2), Signal(), command & ~second, command & second
-            now = came | Cat(token, rest)
-            m.d.comb += complete.eq(now.all())
-            m.d.sync += came.eq(Mux(complete, 0, now))
-            flags = flit
-        else:
-            complete = token = rest = command
-            flags = flit[32:]
-        m.d.sync += self.start.valid.eq(complete)
-        with m.If(token):
-            m.d.sync += self.start.token.eq(flit[:20])
-        with m.If(rest):
-            m.d.sync += [
-                self.start.position.eq(flags[:24]), self.start.output.eq(flags[24]), self.start.logits.eq(flags[25]),
-                self.start.clear.eq(flags[26]),
-            ]
+    def _start(self, m, command, flit, address):
+        """Words 2s and 2s + 1 belong to stream s: the token, and the rest; either may come first where they come apart."""
+        streams, apart = self.packet.streams, self.packet.words_per_flit == 1
+        words = Signal(2 * streams)  # those that this flit has
+        for word in range(2 * streams):
+            m.d.comb += words[word].eq(command & (address == word if apart else address[1:] == word // 2))
+        came, complete = Signal(2 * streams), Signal()
+        m.d.comb += complete.eq((came | words).all())
+        m.d.sync += [came.eq(Mux(complete, 0, came | words)), self.start.valid.eq(complete)]
+        flags, start = flit if apart else flit[32:], self.start
+        for stream in range(streams):
+            with m.If(words[2 * stream]):
+                m.d.sync += start.token.word_select(stream, TOKEN_BITS).eq(flit)
+            with m.If(words[2 * stream + 1]):
+                m.d.sync += [
+                    start.position.word_select(stream, POSITION_BITS).eq(flags), start.output[stream].eq(flags[OUTPUT_FLAG]),
+                    start.logits[stream].eq(flags[LOGITS_FLAG]), start.idle[stream].eq(flags[IDLE_FLAG]),
+                ]
+        with m.If(words[1]):
+            m.d.sync += start.clear.eq(flags[CLEAR_FLAG])

@@ -4,19 +4,27 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hwgen.isa import counter_numbers
 from hwgen.rtl.link import Link
 from hwgen.rtl.link_output import LinkOutput
 from hwgen.rtl.packet import MAX_HOST_WORDS, MAX_UNICAST_FLITS, PacketFormat, row_bits
 from hwgen.rtl.row_reader import RowReader
+from hwgen.rtl.starts import push_bits
 
 KIND_COUNTERS = 4
 """Message kind under which a tile's performance counters go to the host."""
 PERFORMANCE_COUNTERS = 8
 
-SendCommand = data.StructLayout({
-    "src": 16, "n": 16, "dst": 16, "x0": 6, "y0": 6, "x1": 6, "y1": 6, "ctr": 4, "host": 1, "push": 3,
-})
-"""What S.SEND carries; `src` is the word address of a row's first word, n >= 1, and at most 64 to the host."""
+ADDRESS_BITS = 16
+"""Of words of vector memory in instructions."""
+
+
+def send_command(streams: int) -> data.StructLayout:
+    """What S.SEND carries; `src` is the word address of a row's first word, n >= 1, and at most 64 to the host."""
+    return data.StructLayout({
+        "src": ADDRESS_BITS, "n": 16, "dst": ADDRESS_BITS, "x0": 6, "y0": 6, "x1": 6, "y1": 6, "host": 1,
+        "ctr": counter_numbers(streams).bits, "push": push_bits(streams),
+    })
 
 
 class PacketSender(wiring.Component):
@@ -30,7 +38,7 @@ class PacketSender(wiring.Component):
 
     Members
     -------
-    cmd : stream of SendCommand.
+    cmd : stream of `send_command`.
     r_en, r_addr (row), r_ready, r_data : vector memory; a read is done in a cycle with `r_en & r_ready` and its row is
         on `r_data` in the next cycle only.
     link : to the router's local input; registered.
@@ -46,11 +54,12 @@ class PacketSender(wiring.Component):
         self.packet = PacketFormat(**network)
         self.lanes = lanes
         # spans to be sent lie anywhere in vector memory, also beyond what messages can address
-        self.row_bits = row_bits(lanes, SendCommand.members["src"])
+        self.row_bits = row_bits(lanes, ADDRESS_BITS)
+        self._command = send_command(self.packet.streams)
         super().__init__({
-            "cmd": In(stream.Signature(SendCommand)),
+            "cmd": In(stream.Signature(self._command)),
             "r_en": Out(1), "r_addr": Out(self.row_bits), "r_ready": In(1), "r_data": In(32 * lanes),
-            "link": Out(Link(self.packet.flit_bits, self.packet.virtual_channels)), "done": Out(3), "flags": In(2),
+            "link": Out(Link(self.packet.flit_bits, self.packet.virtual_channels)), "done": Out(push_bits(self.packet.streams)), "flags": In(2),
             "report": In(1), "counters": In(data.ArrayLayout(32, PERFORMANCE_COUNTERS)),
             "stalled": Out(1), "busy": Out(1), "fault": Out(1),
         })
@@ -61,7 +70,7 @@ class PacketSender(wiring.Component):
         per_flit = packet.words_per_flit
         m.submodules.channels = channels = LinkOutput(classes=packet.classes, buffer_flits=packet.buffer_flits)
         m.submodules.reader = reader = RowReader(flit_bits=packet.flit_bits, lanes=self.lanes, row_bits=self.row_bits)
-        command = Signal(SendCommand, reset_less=True)
+        command = Signal(self._command, reset_less=True)
         several, reporting = Signal(), Signal()
         host = command.host | reporting
         remaining = Signal(16, reset_less=True)  # payload flits of the command that are to come, less one

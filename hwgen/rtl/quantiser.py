@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from hwgen.arithmetic.mx import SCALE_BIAS
 from hwgen.isa import Dest
 from hwgen.rtl.bits import bit_length, maximum_tree, or_tree
-from hwgen.rtl.vector_command import BLOCK, CONTEXT, STEP, Op, check_lanes, check_vlen
+from hwgen.rtl.vector_command import BLOCK, STEP, Op, check_lanes, check_vlen, context_layout
 
 _TOP = 25
 """Bits below the element in a value whose highest magnitude bit was moved to bit 31."""
@@ -29,12 +29,12 @@ class Quantiser(wiring.Component):
     complete only when the one before has left (see VectorIssue). The first write to a word fills all of it: zeros
     behind the elements, and scales of 0.
 
-    Parameters: `lanes`, `vlen`.
+    Parameters: `lanes`, `vlen`, `streams` in flight.
 
     Members
     -------
-    values: In(lanes x 32 bit), valid: In(1), step: In(STEP), context: In(CONTEXT), position: In(16)
-        A row (zeros in lanes that are not live) and the context of its instruction.
+    values: In(lanes x 32 bit), valid: In(1), step: In(STEP), context: In(context_layout), position: In(16)
+        A row (zeros in lanes that are not live), the context of its instruction and the position of its stream.
     magnitude: Out(32)
         OR of the absolute values of the row, combinational.
     enable, is_kv: Out(1), address: Out(20), data, mask: Out
@@ -45,13 +45,13 @@ class Quantiser(wiring.Component):
         With the last write of an instruction.
     """
 
-    def __init__(self, *, lanes: int, vlen: int):
+    def __init__(self, *, lanes: int, vlen: int, streams: int = 1):
         check_lanes(lanes)
         check_vlen(vlen)
         self.lanes, self.vlen, self.width = lanes, vlen, min(lanes, vlen)
-        size = mx_word_bytes(vlen)
+        size, self._context = mx_word_bytes(vlen), context_layout(streams)
         super().__init__({
-            "values": In(data.ArrayLayout(32, lanes)), "valid": In(1), "step": In(STEP), "context": In(CONTEXT),
+            "values": In(data.ArrayLayout(32, lanes)), "valid": In(1), "step": In(STEP), "context": In(self._context),
             "position": In(16), "magnitude": Out(32),
             "enable": Out(1), "is_kv": Out(1), "address": Out(20), "data": Out(8 * size), "mask": Out(size),
             "code_valid": Out(1), "code": Out(8), "code_address": Out(16), "code_id": Out(2),
@@ -61,8 +61,10 @@ class Quantiser(wiring.Component):
         self._emission = data.StructLayout({
             "valid": 1, "dkind": 3, "address": 20, "group": range(max(2, vlen // self.width)),
             "sub": range(max(2, lanes)), "starts": 1, "last": 1, "id": 2,
+            # of one stream the position stays as it is
+            "byte": vlen.bit_length() - 1 if streams > 1 else 0,
         })
-        """One write on its way out: `group` of bytes in the word, `sub` element or half of the row, block's first."""
+        """One write on its way out: `group` of bytes in the word, `sub` element or half of the row, block's first, position in a V row's word."""
         self._row_type = range(max(2, rows))
 
     def elaborate(self, platform):
@@ -72,7 +74,7 @@ class Quantiser(wiring.Component):
             m.d.sync += row.eq(Mux(self.step.block_last, 0, row + 1))
         closed = Signal()
         m.d.sync += closed.eq(self.valid & self.step.block_last)
-        weighted, frac = Signal(reset_less=True), Signal(CONTEXT["frac"].shape, reset_less=True)
+        weighted, frac = Signal(reset_less=True), Signal(self._context["frac"].shape, reset_less=True)
         with m.If(self.valid & self.step.block_last):
             m.d.sync += [weighted.eq(self.step.op == Op.EXP), frac.eq(self.context.frac)]
         lift = self._scale(m, row, closed, weighted, frac)
@@ -122,7 +124,7 @@ class Quantiser(wiring.Component):
         now = Signal(self._emission)
         read_row, rows = Signal(self._row_type, reset_less=True), Signal(self._row_type, reset_less=True)
         tail, is_last, vector_start = Signal(5, reset_less=True), Signal(reset_less=True), Signal()
-        stride = Signal(CONTEXT["stride"].shape, reset_less=True)
+        stride = Signal(self._context["stride"].shape, reset_less=True)
         live = Mux((read_row == rows) & is_last, tail, self.lanes)
         halves = Mux(live > self.vlen, 2, 1) if self.lanes > self.vlen else 1
         row_end = now.sub == Mux(now.dkind == Dest.VCOL, live, halves) - 1
@@ -142,7 +144,7 @@ class Quantiser(wiring.Component):
             m.d.sync += [
                 now.valid.eq(1), now.starts.eq(1), now.sub.eq(0), now.id.eq(self.step.id), read_row.eq(0),
                 rows.eq(row), tail.eq(self.context.tail), is_last.eq(self.step.last), vector_start.eq(0),
-                now.dkind.eq(self.context.dkind), stride.eq(self.context.stride),
+                now.dkind.eq(self.context.dkind), stride.eq(self.context.stride), now.byte.eq(self.position),
             ]
             with m.If(vector_start | self.step.first):
                 m.d.sync += [
@@ -187,7 +189,7 @@ class Quantiser(wiring.Component):
         if self.lanes > self.vlen:
             part = Mux(now.sub[0], part[8 * self.width :], part[: 8 * self.width])
         part = Mux(column, Cat(*[single[:8]] * self.width), part)
-        byte = self.position[: self.vlen.bit_length() - 1]
+        byte = now.byte if len(now.byte) else self.position[: self.vlen.bit_length() - 1]
         group = Mux(column, byte >> (self.width.bit_length() - 1), now.group)
         starts_word = now.group == 0
         words, mask = [], []

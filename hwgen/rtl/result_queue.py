@@ -4,35 +4,45 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-RESULT = data.StructLayout({"data": 32, "addr": 16, "last": 1, "push": 3})
-START = data.StructLayout({"dst": 16, "push": 3})
+from hwgen.rtl.starts import push_bits
+
+
+def result_layout(streams: int) -> data.StructLayout:
+    """A word for vector memory; `last` of its instruction, which then tells `push` that it is complete."""
+    return data.StructLayout({"data": 32, "addr": 16, "last": 1, "push": push_bits(streams)})
+
+
+def destination_layout(streams: int) -> data.StructLayout:
+    """Where an instruction's results go, and whom it tells."""
+    return data.StructLayout({"dst": 16, "push": push_bits(streams)})
 
 
 class ResultQueue(wiring.Component):
     """Holds up to `depth` results and the destinations of up to `instructions` instructions.
 
-    Parameters: `depth` (1 or more): one credit each; `instructions` (1 or more).
+    Parameters: `depth` (1 or more): one credit each; `instructions` (1 or more), `streams` in flight.
 
     Members
     -------
-    start: In(stream of {dst, push})
+    start: In(stream of destination_layout)
         Every instruction, before its first result.
     credit: Out(1), take: In(1)
         Room for one more row; a row has set out (only with `credit`). A credit returns in the cycle in which its
         result leaves: `credit` depends combinationally on `result.ready`.
     put: In(1), data: In(32), last: In(1)
         A result, of a row that has set out; it is the last of its instruction.
-    result: Out(stream of {data, addr, last, push})
+    result: Out(stream of result_layout)
         In order, one cycle after `put` at the earliest; addr = dst + index of the row.
     """
 
-    def __init__(self, *, depth: int, instructions: int):
+    def __init__(self, *, depth: int, instructions: int, streams: int = 1):
         if depth < 1 or instructions < 1:
             raise ValueError(f"Depths must be 1 or more, not {depth!r} and {instructions!r}")
         self.depth, self.instructions = depth, instructions
+        self._destination = destination_layout(streams)
         super().__init__({
-            "start": In(stream.Signature(START)), "credit": Out(1), "take": In(1),
-            "put": In(1), "data": In(32), "last": In(1), "result": Out(stream.Signature(RESULT)),
+            "start": In(stream.Signature(self._destination)), "credit": Out(1), "take": In(1),
+            "put": In(1), "data": In(32), "last": In(1), "result": Out(stream.Signature(result_layout(streams))),
         })
 
     def elaborate(self, platform):
@@ -77,7 +87,7 @@ class ResultQueue(wiring.Component):
 
     def _destinations(self, m, leave, last):
         """A shift queue whose head counts its address up."""
-        entries = [Signal(START, reset_less=True, name=f"entry_{i}") for i in range(self.instructions)]
+        entries = [Signal(self._destination, reset_less=True, name=f"entry_{i}") for i in range(self.instructions)]
         used = Signal(self.instructions + 1, init=1)  # one-hot count
         finish, accept = Signal(), Signal()
         m.d.comb += [

@@ -5,7 +5,8 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hwgen.rtl.result_queue import RESULT
+from hwgen.rtl.result_queue import result_layout
+from hwgen.rtl.starts import push_bits
 
 LANES = (1, 2, 4, 8, 16)
 _WORD_ADDRESS_BITS = 16
@@ -17,33 +18,33 @@ class RowWriter(wiring.Component):
     A row is offered one cycle after the result that completes it; meanwhile the next result is taken if the row is
     granted. Results of an instruction have consecutive addresses, so that a row never ends otherwise.
 
-    Parameters: `lanes` (1, 2, 4, 8, 16), words of a row.
+    Parameters: `lanes` (1, 2, 4, 8, 16), words of a row; `streams` in flight.
 
     Members
     -------
-    result: In(stream of RESULT)
+    result: In(stream of result_layout)
     w_en: Out(1), w_addr: Out(16 - log2 lanes), w_data: Out(32 * lanes), w_mask: Out(lanes)
         Write request, held until granted; row address; words that are written.
     w_ready: In(1)
         The request is granted: the memory takes it this cycle.
-    done: Out(3)
+    done: Out(push_bits)
         The instruction's `push`, for one cycle, one cycle after the grant of its last row.
     """
 
-    def __init__(self, *, lanes: int):
+    def __init__(self, *, lanes: int, streams: int = 1):
         if lanes not in LANES:
             raise ValueError(f"Lanes must be 1, 2, 4, 8 or 16, not {lanes!r}")
-        self.lanes = lanes
+        self.lanes, self._push_bits = lanes, push_bits(streams)
         super().__init__({
-            "result": In(stream.Signature(RESULT)),
+            "result": In(stream.Signature(result_layout(streams))),
             "w_en": Out(1), "w_addr": Out(_WORD_ADDRESS_BITS - exact_log2(lanes)), "w_data": Out(32 * lanes),
-            "w_mask": Out(lanes), "w_ready": In(1), "done": Out(3),
+            "w_mask": Out(lanes), "w_ready": In(1), "done": Out(self._push_bits),
         })
 
     def elaborate(self, platform):
         m = Module()
         result, depth = self.result.payload, exact_log2(self.lanes)
-        complete, push, mask = Signal(), Signal(3, reset_less=True), Signal(self.lanes)
+        complete, push, mask = Signal(), Signal(self._push_bits, reset_less=True), Signal(self.lanes)
         row = Signal(_WORD_ADDRESS_BITS - depth, reset_less=True)
         words = [Signal(32, reset_less=True, name=f"word_{i}") for i in range(self.lanes)]
         here = Signal(self.lanes)
@@ -53,15 +54,15 @@ class RowWriter(wiring.Component):
             granted.eq(complete & self.w_ready), self.result.ready.eq(~complete | self.w_ready),
             accept.eq(self.result.valid & self.result.ready), here.eq(1 << result.addr[:depth]),
         ]
-        done = Signal(3)
-        m.d.sync += done.eq(push & granted.replicate(3))
+        done = Signal(self._push_bits)
+        m.d.sync += done.eq(push & granted.replicate(len(push)))
         m.d.comb += self.done.eq(done)
         with m.If(granted):
             m.d.sync += [complete.eq(0), mask.eq(0)]
         with m.If(accept):
             m.d.sync += [
                 complete.eq(result.last | here[-1]), mask.eq(Mux(complete, 0, mask) | here),
-                row.eq(result.addr[depth:]), push.eq(result.push & result.last.replicate(3)),
+                row.eq(result.addr[depth:]), push.eq(result.push & result.last.replicate(len(push))),
             ]
             for lane, word in enumerate(words):
                 with m.If(here[lane]):

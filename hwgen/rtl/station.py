@@ -5,11 +5,11 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
-from hwgen.isa import COMMON_WIDTH, OPERATIONS, WIDTH, Index, Unit, layout
-from hwgen.rtl.arrival_counters import WAIT
+from hwgen.isa import COMMON_WIDTH, OPERATIONS, WAIT, WIDTH, Index, Unit, counter_numbers, layout
+from hwgen.rtl.arrival_counters import wait_signature
 from hwgen.rtl.indexed_base import IndexedBase
+from hwgen.rtl.starts import POSITION_BITS, TOKEN_BITS, UNITS, of_stream, push_bits, stream_bits
 
-POSITION_BITS, TOKEN_BITS = 20, 20
 _OP, _FENCE, _POP, _PUSH = slice(2, 6), 9, slice(10, 13), slice(13, 16)
 _FLIGHT_BITS = 5
 
@@ -23,20 +23,21 @@ class Station(wiring.Component):
     on the way in; a GATHER's row address takes up to 12 cycles more at the head.
 
     Parameters: `unit` (name in `isa.Unit`), `depth` (1-8), `vlen`, `command` (layout of the unit's command: fields of
-    the instruction, `n`, `rows`, `kwords` and `base` final, and op, fence, gather, push where the unit wants them).
+    the instruction, `n`, `rows`, `kwords` and `base` final, and op, fence, gather, push where the unit wants
+    them), `streams` in flight.
 
     Members
     -------
     enqueue: In(stream of 128 bit)
     cmd: Out(stream of `command`)
-        `push` has the unit's own bit set: the unit's completion pulse for it is `done`.
+        `push` has the unit's own bit set, and the stream: the unit's completion pulse for it is `done`.
     done: In(1)
         An instruction of the unit has completed.
-    token, position: In(20)
-        Constant while instructions are in the queue.
-    available: In(3), take: Out(3), give: Out(3)
-        Tokens there for the unit, taken by it, and given by its WAITs.
-    wait: Out(WAIT)
+    token, position: In(20 * streams), stream: In
+        Constant while instructions are in the queue; the stream of the instruction to be enqueued.
+    available: In(3 * streams), take, give: Out(push_bits)
+        Tokens there for the unit, by stream; taken by it, and given by its WAITs.
+    wait: Out(wait_signature)
     idle: Out(1)
         Nothing in the queue and nothing in the unit.
     waits_token, waits_message: Out(1)
@@ -45,16 +46,18 @@ class Station(wiring.Component):
         Pulses when more completes than was started, or too much is in flight.
     """
 
-    def __init__(self, *, unit: str, depth: int, vlen: int, command: data.StructLayout):
+    def __init__(self, *, unit: str, depth: int, vlen: int, command: data.StructLayout, streams: int = 1):
         if unit not in ("MATRIX", "VECTOR", "SEND"):
             raise ValueError(f"Unit must be MATRIX, VECTOR or SEND, not {unit!r}")
         if not 1 <= depth <= 8:
             raise ValueError(f"Stations must be 1 to 8, not {depth!r}")
-        self.unit, self.depth, self.vlen, self.command = unit, depth, vlen, command
+        self.unit, self.depth, self.vlen, self.command, self.streams = unit, depth, vlen, command, streams
+        chosen = {"stream": In(stream_bits(streams))} if streams > 1 else {}
         super().__init__({
             "enqueue": In(stream.Signature(WIDTH)), "cmd": Out(stream.Signature(command)), "done": In(1),
-            "token": In(TOKEN_BITS), "position": In(POSITION_BITS),
-            "available": In(3), "take": Out(3), "give": Out(3), "wait": Out(WAIT),
+            "token": In(TOKEN_BITS * streams), "position": In(POSITION_BITS * streams), **chosen,
+            "available": In(UNITS * streams), "take": Out(push_bits(streams)), "give": Out(push_bits(streams)),
+            "wait": Out(wait_signature(counter_numbers(streams).bits)),
             "idle": Out(1), "waits_token": Out(1), "waits_message": Out(1), "fault": Out(1),
         })
 
@@ -68,19 +71,19 @@ class Station(wiring.Component):
         landed, tokens, fence = Signal(), Signal(), Signal()
         m.d.comb += [
             landed.eq(flight == 0),
-            tokens.eq((head.pop & ~self.available) == 0),
-            fence.eq(Mux(head.is_wait, head.fence | head.push.any(), head.fence if self._fences else C(0))),
+            tokens.eq((head.pop & ~of_stream(self.available, head.push[UNITS:], self.streams)) == 0),
+            fence.eq(Mux(head.is_wait, head.fence | head.push[:UNITS].any(), head.fence if self._fences else C(0))),
         ]
         ready = Signal()
         m.d.comb += ready.eq(head_valid & tokens & (landed | ~fence))
         address, addressed = self._address(m, head, head_valid, pop)
         m.d.comb += [
             self.wait.valid.eq(ready & head.is_wait),
-            Cat(self.wait.ctr, self.wait.count).eq(head.body),
+            self.wait.ctr.eq(head.body), self.wait.count.eq(head.body[WAIT[0][1]:]),
             self.cmd.valid.eq(ready & ~head.is_wait & addressed),
             self._connect(head, own),
             pop.eq((self.wait.valid & self.wait.granted) | (self.cmd.valid & self.cmd.ready)),
-            self.take.eq(Mux(pop, head.pop, 0) & ~own),
+            self.take.eq(Cat(Mux(pop, head.pop, 0) & ((1 << UNITS) - 1 - own), head.push[UNITS:])),
             self.give.eq(Mux(self.wait.valid & self.wait.granted, head.push, 0)),
             self.idle.eq((level == 0) & landed),
             self.waits_token.eq(head_valid & ~tokens),
@@ -100,7 +103,7 @@ class Station(wiring.Component):
         return "fence" not in self.command.members
 
     def _entry(self):
-        members = {"is_wait": 1, "fence": 1, "pop": 3, "push": 3, "body": self._body().size}
+        members = {"is_wait": 1, "fence": 1, "pop": UNITS, "push": push_bits(self.streams), "body": self._body().size}
         if "base" in self.command.members:
             members |= {"index": 2}
         return data.StructLayout(members)
@@ -113,21 +116,23 @@ class Station(wiring.Component):
         unit = Unit[self.unit]
         name = next(name for name, (code, _) in OPERATIONS[unit].items() if code)
         fields = {key: word[at:at + width] for key, (at, width) in layout(unit, name).items()}
-        next_position = self.position + 1
+        stream = self.stream if self.streams > 1 else C(0, 0)
+        position = of_stream(self.position, stream, self.streams)
+        next_position = position + 1
         if "dyn" in fields:
             fields["n"] = Mux(fields["dyn"], next_position, fields["n"])
         if "dyn_rows" in fields:
             fields["rows"] = Mux(fields["dyn_rows"], next_position, fields["rows"])
             fields["kwords"] = Mux(
-                fields["dyn_k"], (self.position >> exact_log2(self.vlen)) + 1, fields["kwords"]
+                fields["dyn_k"], (position >> exact_log2(self.vlen)) + 1, fields["kwords"]
             )
             fields["gather"] = word[_OP] == OPERATIONS[unit]["GATHER"][0]
         fields["op"] = word[_OP]
         body = Cat(*(_sized(fields[key], width) for key, width in self._body().members.items()))
         is_wait = word[_OP] == 0
-        body = Mux(is_wait, word[COMMON_WIDTH:COMMON_WIDTH + 24], body)
+        body = Mux(is_wait, word[COMMON_WIDTH:COMMON_WIDTH + sum(width for _, width in WAIT)], body)
         parts = {
-            "is_wait": is_wait, "fence": word[_FENCE], "pop": word[_POP], "push": word[_PUSH], "body": body,
+            "is_wait": is_wait, "fence": word[_FENCE], "pop": word[_POP], "push": Cat(word[_PUSH], stream), "body": body,
             "index": fields.get("index", C(0)),
         }
         return Cat(*(_sized(parts[key], width) for key, width in self._entry().members.items()))
@@ -165,7 +170,8 @@ class Station(wiring.Component):
             indexed.start.eq(needed & ~started),
             indexed.base.eq(body.base),
             indexed.stride.eq(body.stride),
-            indexed.index.eq(Mux(head.index == Index.TOKEN, self.token, self.position)),
+            indexed.index.eq(of_stream(
+                Mux(head.index == Index.TOKEN, self.token, self.position), head.push[UNITS:], self.streams)),
         ]
         m.d.sync += started.eq(needed & ~pop)
         return Mux(needed, indexed.sum, body.base), ~needed | (started & indexed.ready)

@@ -16,6 +16,7 @@ from hwgen.rtl.performance import COUNTERS, PerformanceCounters
 from hwgen.rtl.quantiser import mx_word_bytes
 from hwgen.rtl.row_writer import RowWriter
 from hwgen.rtl.sequencer import Sequencer, rom_signature
+from hwgen.rtl.starts import POSITION_BITS
 from hwgen.rtl.station import Station
 from hwgen.rtl.token_counters import TokenCounters
 from hwgen.rtl.vector_unit import VectorUnit
@@ -62,8 +63,9 @@ class Tile(wiring.Component):
                 f"Vector memory address width must be 1 to {16 - exact_log2(lanes)} bits, not {vmem_address_bits!r}"
             )
         self.row_bits, self.imem_address_bits = vmem_address_bits, imem_address_bits
-        self.matrix = MatrixUnit(vlen=vlen, weights=weights)
-        self.vector = VectorUnit(lanes=lanes, vlen=vlen)
+        self.streams = packet.streams
+        self.matrix = MatrixUnit(vlen=vlen, weights=weights, streams=self.streams)
+        self.vector = VectorUnit(lanes=lanes, vlen=vlen, streams=self.streams)
         word = 8 * mx_word_bytes(vlen)
         super().__init__({
             "program": Out(rom_signature(fetch * 128, imem_address_bits)),
@@ -79,15 +81,17 @@ class Tile(wiring.Component):
         m = Module()
         # under an emitting platform the units that tile classes may have in common are modules of their own
         place = getattr(platform, "place", lambda part: part)
-        sequencer = Sequencer(fetch=self.fetch, address_bits=self.imem_address_bits)
-        writer = RowWriter(lanes=self.lanes)
+        sequencer = Sequencer(fetch=self.fetch, address_bits=self.imem_address_bits, streams=self.streams)
+        writer = RowWriter(lanes=self.lanes, streams=self.streams)
         sender = PacketSender(**self.network, lanes=self.lanes)
         receiver = PacketReceiver(**self.network, lanes=self.lanes)
-        tokens, performance = TokenCounters(), PerformanceCounters()
-        arrivals = ArrivalCounters(word_bits=len(receiver.counter_add.words), waiters=len(UNITS))
+        tokens, performance = TokenCounters(streams=self.streams), PerformanceCounters()
+        arrivals = ArrivalCounters(
+            word_bits=len(receiver.counter_add.words), waiters=len(UNITS), streams=self.streams)
         units = (self.matrix, self.vector, sender)
         stations = [
-            Station(unit=name, depth=self.stations, vlen=self.vlen, command=unit.cmd.payload.shape())
+            Station(unit=name, depth=self.stations, vlen=self.vlen, command=unit.cmd.payload.shape(),
+                    streams=self.streams)
             for name, unit in zip(UNITS, units, strict=True)
         ]
         parts = {
@@ -117,6 +121,7 @@ class Tile(wiring.Component):
             wiring.connect(m, station.wait, getattr(arrivals, f"wait{i}"))
             m.d.comb += [
                 station.token.eq(sequencer.token), station.position.eq(sequencer.position),
+                *([station.stream.eq(sequencer.stream)] if self.streams > 1 else []),
                 station.done.eq(finisher.done[i]), station.available.eq(getattr(tokens, f"available{i}")),
                 getattr(tokens, f"give{i}").eq(finisher.done), getattr(tokens, f"also{i}").eq(station.give),
                 getattr(tokens, f"take{i}").eq(station.take),
@@ -128,7 +133,8 @@ class Tile(wiring.Component):
         wiring.connect(m, sequencer.program, wiring.flipped(self.program))
         wiring.connect(m, matrix.result, writer.result)
         m.d.comb += [
-            vector.position.eq(sequencer.position),
+            *(vector.position.word_select(s, 16).eq(sequencer.position.word_select(s, POSITION_BITS))
+              for s in range(self.streams)),
             self.rom.en.eq(matrix.rom_en), self.rom.addr.eq(matrix.rom_addr), matrix.rom_data.eq(self.rom.data),
         ]
         for memory, name in ((self.xmem, "x"), (self.kvmem, "kv")):
@@ -156,8 +162,8 @@ class Tile(wiring.Component):
         wiring.connect(m, sender.link, wiring.flipped(self.link_out))
         wiring.connect(m, receiver.link, wiring.flipped(self.link_in))
         m.d.comb += sender.report.eq(receiver.report)
-        for source, target in ((receiver.counter_add, arrivals.add), (receiver.start, sequencer.start)):
-            m.d.comb += [getattr(target, name).eq(source[name]) for name in target.signature.members]
+        m.d.comb += sequencer.start.eq(receiver.start)
+        m.d.comb += [getattr(arrivals.add, name).eq(receiver.counter_add[name]) for name in arrivals.add.signature.members]
 
     def _flags(self, m, sequencer, sender, faults):
         """Sticky overflow and fault, which every message to the host carries."""

@@ -6,6 +6,7 @@ from amaranth.hdl import Const, Mux, signed
 from amaranth.lib import data
 
 from hwgen.isa import OPERATIONS, Dest, Unit
+from hwgen.rtl.starts import push_bits
 
 LANE_COUNTS = (1, 2, 4, 8, 16)
 BLOCK = 32
@@ -14,16 +15,23 @@ CONTEXTS = 4
 
 Op = IntEnum("Op", {name: code for name, (code, _) in OPERATIONS[Unit.VECTOR].items()})
 
-COMMAND = data.StructLayout({
-    "op": 4, "a": 16, "b": 16, "n": 16, "dst": 20, "dkind": 3, "sin": 3, "sout": 3,
-    "shift": signed(7), "frac": signed(7), "stride": 12, "fence": 1, "push": 3,
-})
-"""One vector instruction; `n` >= 1 is final. EXP goes to X and reductions go nowhere, whatever `dkind` says."""
 
-CONTEXT = data.StructLayout({
-    "base": 20, "dkind": 3, "b": 16, "stride": 12, "frac": signed(7), "sout": 3, "tail": 5, "push": 3,
-})
-"""Fields needed after issue. `base`: first destination word; `tail`: live lanes of the last row, 1..lanes."""
+
+def command_layout(streams: int) -> data.StructLayout:
+    """One vector instruction; `n` >= 1 is final. EXP goes to X and reductions go nowhere, whatever `dkind` says."""
+    return data.StructLayout({
+        "op": 4, "a": 16, "b": 16, "n": 16, "dst": 20, "dkind": 3, "sin": 3, "sout": 3,
+        "shift": signed(7), "frac": signed(7), "stride": 12, "fence": 1, "push": push_bits(streams),
+    })
+
+
+def context_layout(streams: int) -> data.StructLayout:
+    """Fields needed after issue. `base`: first destination word; `tail`: live lanes of the last row, 1..lanes."""
+    return data.StructLayout({
+        "base": 20, "dkind": 3, "b": 16, "stride": 12, "frac": signed(7), "sout": 3, "tail": 5,
+        "push": push_bits(streams),
+    })
+
 
 STEP = data.StructLayout({
     "id": 2, "op": 4, "first": 1, "last": 1, "block_last": 1, "accumulate": 1, "final": 1, "amount": 6,

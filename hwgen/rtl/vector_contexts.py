@@ -5,7 +5,8 @@ from amaranth.lib import data, enum, wiring
 from amaranth.lib.wiring import In, Out
 
 from hwgen.isa import Dest
-from hwgen.rtl.vector_command import CONTEXT, CONTEXTS, Op
+from hwgen.rtl.starts import push_bits
+from hwgen.rtl.vector_command import CONTEXTS, Op, context_layout
 
 
 class Part(enum.IntEnum):
@@ -31,31 +32,34 @@ def parts(op, dkind):
 class VectorContexts(wiring.Component):
     """Queue of up to 4 contexts; the oldest leaves in the cycle in which its last part is done.
 
+    Parameters: `streams` in flight.
+
     Members
     -------
-    put: In(1), context: In(CONTEXT), parts: In(5)
+    put: In(1), context: In(context_layout), parts: In(5)
         Adds an instruction under the number `id`. Its `base` follows one cycle later through `base` and `put_base`.
     id: Out(2), full, idle: Out(1)
         `idle`: none is left at the end of this cycle.
     events: In(EVENTS)
-    entries: Out(4 x CONTEXT)
-    done: Out(3)
+    entries: Out(4 contexts)
+    done: Out(push_bits)
         `push` of the instruction that leaves in this cycle, else 0.
     busy: Out(1)
     """
 
-    def __init__(self):
+    def __init__(self, *, streams: int = 1):
+        self._context = context_layout(streams)
         super().__init__({
-            "put": In(1), "context": In(CONTEXT), "parts": In(len(Part)), "put_base": In(1), "base": In(20),
+            "put": In(1), "context": In(self._context), "parts": In(len(Part)), "put_base": In(1), "base": In(20),
             "id": Out(2), "full": Out(1), "idle": Out(1), "events": In(EVENTS),
-            "entries": Out(data.ArrayLayout(CONTEXT, CONTEXTS)), "done": Out(3), "busy": Out(1),
+            "entries": Out(data.ArrayLayout(self._context, CONTEXTS)), "done": Out(push_bits(streams)), "busy": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
         oldest, count, newest = Signal(2), Signal(3), Signal(2)
         pending = [Signal(len(Part), name=f"pending_{i}") for i in range(CONTEXTS)]
-        entries = [Signal(CONTEXT, name=f"context_{i}", reset_less=True) for i in range(CONTEXTS)]
+        entries = [Signal(self._context, name=f"context_{i}", reset_less=True) for i in range(CONTEXTS)]
         leaves = []
         for i in range(CONTEXTS):
             cleared = pending[i] & ~Cat(event.valid & (event.id == i) for event in self.events)

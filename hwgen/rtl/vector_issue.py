@@ -7,13 +7,13 @@ from amaranth.lib.wiring import In, Out
 from hwgen.isa import Dest
 from hwgen.rtl.vector_command import (
     BLOCK,
-    COMMAND,
     SOLO,
     STEP,
     TWO_OPERANDS,
     Op,
     check_lanes,
     check_vlen,
+    command_layout,
     depth,
     destination,
     is_quantised,
@@ -30,10 +30,10 @@ class VectorIssue(wiring.Component):
 
     Members
     -------
-    cmd: In(stream of COMMAND)
+    cmd: In(stream of command_layout)
     id, full, idle: In
         Context for the next command; none is free; all earlier commands are complete by the end of this cycle.
-    accept: Out(1), current: Out(COMMAND), current_id, starting: Out
+    accept: Out(1), current: Out(command_layout), current_id, starting: Out
         A command is taken in this cycle; the command being read, and its first cycle.
     r_en, r_addr: Out
     load_a, load_b: Out(1)
@@ -46,17 +46,18 @@ class VectorIssue(wiring.Component):
         Register number and shift of that row's command.
     """
 
-    def __init__(self, *, lanes: int, vlen: int):
+    def __init__(self, *, lanes: int, vlen: int, streams: int = 1):
         check_lanes(lanes)
         check_vlen(vlen)
         self.lanes, self.vlen = lanes, vlen
         self.lane_bits = lanes.bit_length() - 1
+        command = command_layout(streams)
         super().__init__({
-            "cmd": In(stream.Signature(COMMAND)), "id": In(2), "full": In(1), "idle": In(1),
-            "accept": Out(1), "current": Out(COMMAND), "current_id": Out(2), "starting": Out(1),
+            "cmd": In(stream.Signature(command)), "id": In(2), "full": In(1), "idle": In(1),
+            "accept": Out(1), "current": Out(command), "current_id": Out(2), "starting": Out(1),
             "r_en": Out(1), "r_addr": Out(16 - self.lane_bits),
             "load_a": Out(1), "load_b": Out(1), "row": Out(1), "step": Out(STEP), "odd": Out(1),
-            "sin": Out(3), "shift": Out(COMMAND["shift"].shape),
+            "sin": Out(3), "shift": Out(command["shift"].shape),
         })
 
     def elaborate(self, platform):

@@ -7,9 +7,8 @@ from amaranth.lib.wiring import In, Out
 from hwgen.isa import Dest
 from hwgen.rtl.quantiser import Quantiser, mx_word_bytes
 from hwgen.rtl.scalar_unit import REGISTER, ScalarUnit
+from hwgen.rtl.starts import UNITS, of_stream, push_bits
 from hwgen.rtl.vector_command import (
-    COMMAND,
-    CONTEXT,
     DIRECT,
     MAXIMA,
     REDUCTIONS,
@@ -18,6 +17,8 @@ from hwgen.rtl.vector_command import (
     Op,
     check_lanes,
     check_vlen,
+    command_layout,
+    context_layout,
     destination,
     is_quantised,
 )
@@ -40,61 +41,62 @@ class VectorUnit(wiring.Component):
     never overwrites what an earlier one has yet to read. Rows reach vmem, and MX words their memories, in program
     order; registers and scale codes may be written after the rows of a later instruction.
 
-    Parameters: `lanes` (1, 2, 4, 8, 16), `vlen` (8, 16, ..., 256).
+    Parameters: `lanes` (1, 2, 4, 8, 16), `vlen` (8, 16, ..., 256), `streams` in flight.
 
     Members
     -------
-    cmd: In(stream of COMMAND)
-    position: In(16)
-        Position of the token; stable while the unit is busy.
+    cmd: In(stream of command_layout)
+    position: In(16 * streams)
+        Position of each stream's token; stable while the unit is busy.
     r_en, r_addr: Out; r_data: In(32 * lanes)
         Read port of vector memory by rows; data is taken in the cycle after `r_en`.
     w_en, w_addr, w_data, w_mask: Out
         Write port; `w_mask` one bit a word.
     x_en, x_addr, x_data, x_mask and kv_en, kv_addr, kv_data, kv_mask: Out
         Write ports of operand and KV memory; masks one bit a byte.
-    done: Out(3)
+    done: Out(push_bits)
         `push` bits of an instruction whose results are all written by the end of this cycle.
     busy: Out(1)
     overflow: Out(1)
         An ADD left the int32 range (one cycle a row).
     """
 
-    def __init__(self, *, lanes: int, vlen: int):
+    def __init__(self, *, lanes: int, vlen: int, streams: int = 1):
         check_lanes(lanes)
         check_vlen(vlen)
-        self.lanes, self.vlen = lanes, vlen
+        self.lanes, self.vlen, self.streams = lanes, vlen, streams
         self.lane_bits = lanes.bit_length() - 1
         row, size = 16 - self.lane_bits, mx_word_bytes(vlen)
         super().__init__({
-            "cmd": In(stream.Signature(COMMAND)), "position": In(16),
+            "cmd": In(stream.Signature(command_layout(streams))), "position": In(16 * streams),
             "r_en": Out(1), "r_addr": Out(row), "r_data": In(32 * lanes),
             "w_en": Out(1), "w_addr": Out(row), "w_data": Out(32 * lanes), "w_mask": Out(lanes),
             "x_en": Out(1), "x_addr": Out(16), "x_data": Out(8 * size), "x_mask": Out(size),
             "kv_en": Out(1), "kv_addr": Out(20), "kv_data": Out(8 * size), "kv_mask": Out(size),
-            "done": Out(3), "busy": Out(1), "overflow": Out(1),
+            "done": Out(push_bits(streams)), "busy": Out(1), "overflow": Out(1),
         })
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.issue = issue = VectorIssue(lanes=self.lanes, vlen=self.vlen)
-        m.submodules.contexts = contexts = VectorContexts()
+        m.submodules.issue = issue = VectorIssue(lanes=self.lanes, vlen=self.vlen, streams=self.streams)
+        m.submodules.contexts = contexts = VectorContexts(streams=self.streams)
         m.submodules.scalars = scalars = ScalarUnit()
         m.submodules.reducer = reducer = VectorReducer(lanes=self.lanes)
-        m.submodules.quantiser = quantiser = Quantiser(lanes=self.lanes, vlen=self.vlen)
+        m.submodules.quantiser = quantiser = Quantiser(lanes=self.lanes, vlen=self.vlen, streams=self.streams)
         wiring.connect(m, wiring.flipped(self.cmd), issue.cmd)
         self._contexts(m, issue, contexts)
         m.d.comb += [self.r_en.eq(issue.r_en), self.r_addr.eq(issue.r_addr)]
         # under an emitting platform a lane is one module, however many there are
         self._place = getattr(platform, "place", lambda part: part)
         valid, step, mask, lanes = self._pipeline(m, issue, contexts, scalars, reducer)
-        context = Signal(CONTEXT)
+        context = Signal(context_layout(self.streams))
         m.d.comb += context.eq(contexts.entries[step.id])
         result = Cat(lane.result for lane in lanes)
         m.d.comb += [
             self.overflow.eq(valid & Cat(lane.overflow for lane in lanes).any()),
             quantiser.values.eq(result), quantiser.valid.eq(valid & is_quantised(context.dkind)),
-            quantiser.step.eq(step), quantiser.context.eq(context), quantiser.position.eq(self.position),
+            quantiser.step.eq(step), quantiser.context.eq(context),
+            quantiser.position.eq(of_stream(self.position, context.push[UNITS:], self.streams)),
             reducer.values.eq(result), reducer.magnitude.eq(quantiser.magnitude), reducer.step.eq(step),
             reducer.valid.eq(valid & step.op.matches(*REDUCTIONS, Op.EXP)),
         ]
@@ -106,7 +108,8 @@ class VectorUnit(wiring.Component):
     def _contexts(self, m, issue, contexts):
         new, now = self.cmd.payload, issue.current
         kind = destination(new.op, new.dkind)
-        base = Mux(now.dkind == Dest.VCOL, self.position >> (self.vlen.bit_length() - 1), 0)
+        position = of_stream(self.position, now.push[UNITS:], self.streams)
+        base = Mux(now.dkind == Dest.VCOL, position >> (self.vlen.bit_length() - 1), 0)
         m.d.comb += [
             issue.id.eq(contexts.id), issue.full.eq(contexts.full), issue.idle.eq(contexts.idle),
             contexts.put.eq(issue.accept), contexts.parts.eq(parts(new.op, kind)),
@@ -115,7 +118,7 @@ class VectorUnit(wiring.Component):
                 (((new.n - 1) & (self.lanes - 1)) + 1)[:5], new.push,
             )),
             contexts.put_base.eq(issue.starting),
-            contexts.base.eq(now.dst + Mux(now.dkind == Dest.KROW, self.position * now.stride, base)),
+            contexts.base.eq(now.dst + Mux(now.dkind == Dest.KROW, position * now.stride, base)),
             self.done.eq(contexts.done), self.busy.eq(contexts.busy),
         ]
 
