@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from explore.action import Codec
+from explore.stages import bands
 from hwgen.design import SHARES
 
 COUNTS = ("embedding", "projections", "attention", "feed_forward", "head", "gathers", "gates", "sram_bits", "rom_bits",
@@ -36,7 +37,7 @@ class Napkin:
 
     def __init__(self, codec: Codec, names: tuple[str, ...]):
         self.codec, self.names = codec, names
-        self._at = [names.index(f"ln_{name}") for name in _NEEDED]
+        self._at, self._tied = [names.index(f"ln_{name}") for name in _NEEDED], names.index("tied")
 
     def __call__(self, actions: Tensor, features: Tensor) -> Tensor:
         """[B, HINTS] for actions [B, A] and features [B, F] or [1, F]: logarithms, differentiable.
@@ -46,6 +47,7 @@ class Napkin:
         last, by how much those words pass what can be addressed, from -1 (20 % below) to 1.
         """
         f = dict(zip(_NEEDED, features[:, self._at].exp()[:, :, None].unbind(1), strict=True))
+        f["tied"] = features[:, self._tied, None]
         rough = _Rough(f, self.codec.numbers(actions), self._multicast(actions))
         cycles, silicon = rough.cycles(), rough.silicon()
         columns = [*cycles, *silicon, *rough.energy(), *rough.sizes()]
@@ -68,7 +70,7 @@ class _Rough:
         self.tiles, self.out = v["width"] * v["height"], f["heads"] * f["head_dim"]
         one = torch.ones_like(self.tiles)
         self.streams, stages = v.get("streams", one), v.get("pipeline_stages", one)
-        self.stages = stages.minimum(v["height"].detach()).clamp(min=1)
+        self.stages = stages.minimum(v["height"].detach()).clamp(min=1).minimum(f["layers"][:, 0])
         column = torch.where(self.stages > 1, v["height"], one)[:, None]
         self.nodes = _split(self.tiles[:, None] / column, v["part"]) * column
         self.layers, self.group = f["layers"][:, 0], f["heads"] / f["kv_heads"]
@@ -91,13 +93,10 @@ class _Rough:
         self._place_heads(weight["attention"])
 
     def _bands(self):
-        """The highest stage as a chip of its own: its rows and layers, and those of the fullest tiles in its terms."""
-        height, spare = self.v["height"], (self.layers - self.stages).clamp(min=0)
-        high = _up(height / self.stages)
-        low = (height / self.stages).detach().floor().clamp(min=1)
-        self.deep, shallow = (1 + _up(spare * rows / height) for rows in (high, low))
-        self.dense = torch.maximum(self.deep, shallow * high / low)
-        part = torch.where(self.stages > 1, high / height, torch.ones_like(height))
+        """The highest stage as a chip of its own, its layers, and those of the fullest tiles in its terms."""
+        height = self.v["height"]
+        rows, self.deep, self.dense = bands(self.stages, height, self.layers).to(height).unbind(1)
+        part = rows / height.detach().round()
         self.band, self.stage_tiles, self.own = self.nodes * part[:, None], self.tiles * part, self.layers * part
 
     def _place_heads(self, weight):
@@ -191,7 +190,7 @@ class _Rough:
         cached = f["context"] * self.words(f["head_dim"]) + f["head_dim"] * self.words(f["context"])
         self.cache = streams * self.caches * cached
         piece, head = _rows(most["hidden"]), _rows(f["head_dim"])
-        vectors = (1 + 1.5 * self.speaks) * f["hidden"] + self.out + f["ffn"] + 128
+        vectors = (1 + f["tied"] * (1 + self.speaks)) * f["hidden"] + self.out + f["ffn"] + 128
         vectors = vectors + self.speaks * self.senders[:, None] * piece
         vectors = vectors + head * (2 * self.heads + 2 * self.units + self.heads.clamp(max=2) + 1)
         vectors = vectors + f["context"] * (self.heads.clamp(max=2) + self.caches * self.blocks)

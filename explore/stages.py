@@ -33,6 +33,16 @@ class Stages:
     possible: Tensor
 
 
+def bands(count: Tensor, height: Tensor, layers: Tensor) -> Tensor:
+    """[B, 3] for stages [B], mesh rows [B] and layers [B or 1]: rows of the highest band, most layers, and `dense`."""
+    count, height, layers = (t.detach().round().long() for t in torch.broadcast_tensors(count, height, layers))
+    found = torch.zeros(len(count), 3, dtype=torch.float64, device=count.device)
+    for model in layers.unique().tolist():
+        own = layers == model
+        found[own] = _bands(model).to(count.device)[count[own].clamp(1, _SIDE), height[own].clamp(1, _SIDE)]
+    return found
+
+
 @cache
 def _bands(layers: int) -> Tensor:
     """[stages, mesh rows, 3]: rows of the highest band, most layers, and `dense`; 1 row and no layers if impossible."""
@@ -50,10 +60,10 @@ def _bands(layers: int) -> Tensor:
 
 def stages_of(knobs: Knobs, layers: int) -> Stages:
     """How the stages of a batch share out a model's layers."""
-    table = _bands(layers).to(knobs.height.device)
-    count, height = (t.detach().round().long().clamp(1, _SIDE) for t in (knobs.pipeline_stages, knobs.height))
+    count, height = knobs.pipeline_stages.detach(), knobs.height.detach()
     possible = (count <= height) & (count <= layers)
-    rows, most, dense = table[torch.where(possible, count, 1), height].unbind(-1)
+    found = bands(torch.where(possible, count, torch.ones_like(count))[:, 0], height[:, 0], height.new_tensor([layers]))
+    rows, most, dense = found.split(1, 1)
     part = rows / height
     band = replace(knobs, height=knobs.height * part, nodes=knobs.nodes * part)
     return Stages(band, part, most, dense, possible)
