@@ -32,7 +32,7 @@ class Overheads:
     of a tile. `message`: per message of q, k, v. `token`: per step, from the last answer to the first instruction.
     `gather`: factor on the cycles of a gather, what forks lose that wait for all their outputs. Of streams that take
     turns: `turn`: per part of the program; `stall`: share of a gather for which the vector unit, which waits for it
-    in the order of its instructions, is lost to other streams. These two are not measured yet.
+    in the order of its instructions, is lost to other streams. These two are not fitted: eight small chips agree.
     """
 
     phase: float = 14.0

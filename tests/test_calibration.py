@@ -29,9 +29,9 @@ def _design(values):
     return Design(**{**values, "classes": classes, "node_class": tuple(values["node_class"])})
 
 
-def _pairs(fitted):
+def _pairs(fitted, name="cycles.jsonl"):
     return [(predicted_cycles(ModelConfig.from_dict(m["config"]), _design(m["design"]), m["context"], m["position"]),
-             m["cycles"]) for m in _lines("cycles.jsonl") if m["fitted"] == fitted]
+             m["cycles"]) for m in _lines(name) if m["fitted"] == fitted]
 
 
 def _ranks(values):
@@ -49,6 +49,12 @@ def test_cycles_of_designs_not_fitted():
 
 def test_cycles_of_fitted_designs():
     assert median(abs(p / m - 1) for p, m in _pairs(True)) <= 0.04
+
+
+def test_cycles_of_streams_and_stages():
+    """A small chip with 1 to 8 streams in one stage or two, and one whose queues are too short to take turns."""
+    pairs = _pairs(False, "streams.jsonl")
+    assert len(pairs) >= 8 and max(abs(p / m - 1) for p, m in pairs) <= 0.10
 
 
 def test_gates_of_designs_not_fitted():
