@@ -36,7 +36,17 @@ class MatrixBound:
         attention = sum(cycles[width] * part for width, part in self._heads)
         return (self._layers + self._model["layers"] * attention + (self._head if output else 0)) / self._tiles
 
-    def run(self, prompt: int, tokens: int) -> list[float]:
-        """Cycles of every output token of a run; the first covers all `prompt` tokens before it."""
-        first = sum(self.token(p, output=p == prompt - 1) for p in range(prompt))
-        return [first] + [self.token(prompt - 1 + i) for i in range(1, tokens)]
+    def run(self, prompts: list[int], tokens: list[int]) -> list[float]:
+        """Cycles of every step with output, with those before it that have none.
+
+        `prompts` and `tokens`: lengths of each stream's prompt and output; a stream without either rests.
+        """
+        streams = [(prompt, count) for prompt, count in zip(prompts, tokens, strict=True) if prompt and count]
+        steps, waiting = [], 0.0
+        for position in range(max((prompt + count - 1 for prompt, count in streams), default=0)):
+            here = [prompt for prompt, count in streams if position < prompt + count - 1]
+            waiting += sum(self.token(position, output=position >= prompt - 1) for prompt in here)
+            if any(position >= prompt - 1 for prompt in here):
+                steps.append(waiting)
+                waiting = 0.0
+        return steps

@@ -38,7 +38,7 @@ class Emulator:
         return self.step([Start(token, position, output, logits)] + [None] * (self.chip.design.streams - 1))[0]
 
     def step(self, starts: Sequence[Start | None]) -> list:
-        """A token of every stream that has one: the greedy successor, logits (int64 [vocab]), or None without output."""
+        """A token of every stream that has one: greedy successors, logits (int64 [vocab]), or None without output."""
         streams = range(len(starts))
         results, chunks, under_way = [[] for _ in streams], [[] for _ in streams], []
         answers = [0] * len(starts)

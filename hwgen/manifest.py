@@ -19,8 +19,8 @@ def chip_spec(chip: CompiledChip) -> ChipSpec:
         width=design.width, height=design.height, flit_bits=design.flit_bits, buffer_flits=design.buffer_flits,
         multicast=design.multicast, virtual_channels=design.virtual_channels, routing=design.routing,
         link_registers=design.link_registers, port_flits=design.port_flits,
-        address_bits=max(3 + stream_bits(design.streams), chip.address_bits), streams=design.streams, context=graph.context, vocab=graph.config.vocab,
-        signature=graph.signature(),
+        address_bits=max(3 + stream_bits(design.streams), chip.address_bits), streams=design.streams,
+        context=graph.context, vocab=graph.config.vocab, signature=graph.signature(),
         grant_order=tuple((*_place(chip, t), _rows(chip.placement.vocabulary[t])) for t in chip.grant_order),
         kinds=tuple(_kind(cls, depths, graph.weights) for cls, depths in zip(design.classes, chip.depths, strict=True)),
         tiles=tuple(TilePlace(*_place(chip, t), design.node_class[t], chip.rom_depths[t])

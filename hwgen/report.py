@@ -98,20 +98,33 @@ def _metrics(tiles, run) -> list[dict]:
 
 def _run(manifest, sim) -> dict:
     """The last simulation: speed, distance from the bound, where the cycles went."""
-    cycles, prompt = sim["cycles_per_token"], len(sim["prompt_ids"])
-    bounds = MatrixBound(manifest).run(prompt, len(cycles))
-    steady = cycles[1:] or cycles
-    labels = [f"token {i + 1}, position {prompt - 1 + i}" for i in range(len(cycles))]
+    cycles, (prompts, tokens) = sim["cycles_per_token"], _lengths(sim)
+    bounds = MatrixBound(manifest).run(prompts, tokens)
+    steady, several = cycles[1:] or cycles, len(prompts) > 1
+    first = min(prompt for prompt in prompts if prompt)
+    labels = [f"{'step' if several else 'token'} {i + 1}, position {first - 1 + i}" for i in range(len(cycles))]
+    late = sum(tokens) - prompts.count(first)  # tokens behind the first step with output
     tiles = sorted(sim["tiles"], key=lambda tile: (tile["y"], tile["x"]))
     mean = sum(steady) / len(steady)
     return {
-        "sim": sim["sim"], "text": sim.get("text"), "tokens": len(cycles), "prompt": prompt, "cycles": sim["cycles"],
+        "sim": sim["sim"], "texts": [sim["text"]] if isinstance(sim.get("text"), str) else sim.get("text") or [],
+        "tokens": sum(tokens), "prompt": first, "streams": sum(map(bool, prompts)), "steps": len(cycles),
+        "unit": "step" if several else "token", "cycles": sim["cycles"],
         "overflow": bool(sim["overflow"]), "fault": bool(sim["fault"]), "first": cycles[0], "mean": mean,
         "bound": sum(bounds[1:] or bounds) / len(steady), "utilisation": sum(bounds[1:] or bounds) / sum(steady),
-        "tokens_per_second": manifest["clock_mhz"] * 1e6 / mean, "chart": token_bars(cycles, bounds, labels),
+        "tokens_per_second": manifest["clock_mhz"] * 1e6 * (late or sum(tokens)) / sum(steady),
+        "chart": token_bars(cycles, bounds, labels),
         "tiles": tiles, "units": _occupancy(manifest, tiles),
         "timeline": tile_lanes(sim["timeline"], DETAILED) if sim.get("timeline") else None,
     }
+
+
+def _lengths(sim) -> tuple[list[int], list[int]]:
+    """Lengths of the prompt and of the output of each stream."""
+    if all(isinstance(prompt, list) for prompt in sim["prompt_ids"]):
+        prompts = [len(prompt) for prompt in sim["prompt_ids"]]
+        return prompts + [0] * (len(sim["tokens"]) - len(prompts)), [len(tokens) for tokens in sim["tokens"]]
+    return [len(sim["prompt_ids"])], [len(sim["tokens"])]
 
 
 def _occupancy(manifest, tiles) -> list[dict]:

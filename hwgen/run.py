@@ -1,7 +1,7 @@
-"""`hwgen sim`: run a prompt on the simulated chip, stream its text, keep the result with the build."""
+"""`hwgen sim`: run prompts on the simulated chip, stream its text, keep the result with the build."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hwgen.build_folder import read_manifest, write_text
@@ -11,21 +11,23 @@ from hwgen.simulate import simulate
 from hwgen.tokenizer import Tokenizer
 
 
-def run(build: Path, *, sim: str, prompt_ids: Callable[[Tokenizer | None], list[int]], max_tokens: int,
+def run(build: Path, *, sim: str, prompt_ids: Sequence[Callable[[Tokenizer | None], list[int]]], max_tokens: int,
         stream: Callable[[str], None] | None = None, on_stage=None, **disturbance) -> dict:
     """Simulate and return the result, with `text` where the chip's model has a tokenizer.
 
-    `prompt_ids` makes the ids with the build's tokenizer; `stream` gets the prompt and every piece of text as it
-    appears. The result, and the timeline of a token, are also kept in BUILD/sim-SIM.json and shown in
-    BUILD/report.html.
+    `prompt_ids`, one for each stream, make the ids with the build's tokenizer; `stream` gets the prompt and every piece
+    of text as it appears, of several prompts a line each at the end. The result, and the timeline of a token, are also
+    kept in BUILD/sim-SIM.json and shown in BUILD/report.html.
     """
     build = Path(build)
     manifest = read_manifest(build)
     if not manifest["images"]:
         raise HwgenError(f"BUILD must have its ROM images, not {str(build)!r}, which was generated with --no-images")
     tokenizer = _tokenizer(build)
-    ids = prompt_ids(tokenizer)
-    pieces = _Pieces(tokenizer, ids, stream)
+    prompts = [make(tokenizer) for make in prompt_ids]
+    one = len(prompts) == 1
+    ids = prompts[0] if one else prompts
+    pieces = _Pieces(tokenizer, prompts[0], stream if one else None)
 
     def stage(name):
         if on_stage:
@@ -34,10 +36,14 @@ def run(build: Path, *, sim: str, prompt_ids: Callable[[Tokenizer | None], list[
             pieces.begin()
 
     result = simulate(build, sim=sim, prompt_ids=ids, max_tokens=max_tokens, eos=manifest["eos"],
-                      on_token=pieces.token, on_stage=stage, **disturbance)
+                      on_token=pieces.token if one else None, on_stage=stage, **disturbance)
     pieces.end()
-    result = {"sim": sim, "prompt_ids": ids, **result,
-              "text": None if tokenizer is None else tokenizer.decode(result["tokens"])}
+    texts = [None if tokenizer is None else tokenizer.decode(tokens)
+             for tokens in ([result["tokens"]] if one else result["tokens"])]
+    if stream and not one:
+        stream("\n".join(f"{number}: {_line(tokenizer, *both)}" for number, both in enumerate(
+            zip(prompts, result["tokens"], strict=False))))
+    result = {"sim": sim, "prompt_ids": ids, **result, "text": texts[0] if one or tokenizer is None else texts}
     write_text(build / f"sim-{sim}.json", json.dumps(result) + "\n")
     write_report(build)
     del result["timeline"]
@@ -47,6 +53,13 @@ def run(build: Path, *, sim: str, prompt_ids: Callable[[Tokenizer | None], list[
 def _tokenizer(build: Path) -> Tokenizer | None:
     path = build / "tokenizer.json"
     return Tokenizer.from_json(path.read_text(encoding="utf-8")) if path.exists() else None
+
+
+def _line(tokenizer, prompt, tokens) -> str:
+    """A prompt and what follows, or the ids where there is no tokenizer."""
+    if tokenizer is not None:
+        return tokenizer.decode(prompt + tokens)
+    return " ".join(map(str, prompt)) + " | " + " ".join(map(str, tokens))
 
 
 class _Pieces:

@@ -14,8 +14,8 @@ def simulate(build: Path, *, sim: str, prompt_ids, max_tokens, eos: int | None =
              start_pos=0, quick: bool = False, on_token=None, on_stage=None, **disturbance) -> dict:
     """Run the chip in folder `build` and return what it did.
 
-    Keys used of BUILD/manifest.json: top, files (Verilog, relative to BUILD, in order), width, height, streams, context,
-    vocab, signature, registers, status_bits. The compiled chip stays in BUILD/sim/SIM.
+    Keys used of BUILD/manifest.json: top, files (Verilog, relative to BUILD, in order), width, height, streams,
+    context, vocab, signature, registers, status_bits. The compiled chip stays in BUILD/sim/SIM.
 
     Parameters
     ----------
@@ -28,10 +28,11 @@ def simulate(build: Path, *, sim: str, prompt_ids, max_tokens, eos: int | None =
     on_stage : called with "compile" and "run" when these begin.
     disturbance : further keys of a request, see `sim_tb.bench`.
 
-    Returns tokens (of each stream, if prompt_ids were), cycles (START to done), cycles_per_token (from the previous output beat, for
-    the first from START), tiles [{x, y, running, mac_busy, ...}], overflow, fault, err_range, err_busy; in logits mode logits (one row for
-    each output); in tokens mode timeline: [{x, y, unit, start, stop}], when units were busy, in cycles since reset,
-    from the first output beat to the second (in a run of one token: up to its beat). Raises HwgenError.
+    Returns tokens (of each stream, if prompt_ids were), cycles (START to done), cycles_per_token (from the previous
+    output beat, for the first from START; of several streams for each step that puts something out, to its first
+    beat), tiles [{x, y, running, mac_busy, ...}], overflow, fault, err_range, err_busy; in logits mode logits (one row
+    for each output); in tokens mode timeline: [{x, y, unit, start, stop}], when units were busy, in cycles since
+    reset, from the first output beat to the second (in a run of one token: up to its beat). Raises HwgenError.
     """
     manifest = read_manifest(build)
     several = any(isinstance(prompt, (list, tuple)) for prompt in prompt_ids)
@@ -39,7 +40,8 @@ def simulate(build: Path, *, sim: str, prompt_ids, max_tokens, eos: int | None =
     prompts += [[]] * (manifest.get("streams", 1) - len(prompts))
     _check(manifest, prompts, max_tokens, mode, start_pos)
     simulators = _simulators()
-    request = {"prompt_ids": prompts if several else prompts[0], "max_tokens": max_tokens, "mode": mode, "start_pos": start_pos}
+    request = {"prompt_ids": prompts if several else prompts[0], "max_tokens": max_tokens, "mode": mode,
+               "start_pos": start_pos}
     request |= disturbance | ({} if eos is None else {"eos": eos})
     logits, result = [], {}
 
@@ -59,7 +61,8 @@ def simulate(build: Path, *, sim: str, prompt_ids, max_tokens, eos: int | None =
         stage("run")
         with tempfile.TemporaryDirectory() as scratch:
             trace = Path(scratch, "trace.txt")
-            simulators.run_bench(build, sim, compiled, request, report, trace=trace, trace_beat=int(_most(max_tokens) > 1))
+            simulators.run_bench(build, sim, compiled, request, report, trace=trace,
+                                 trace_beat=int(_most(max_tokens) > 1))
             intervals = _intervals(trace.read_text() if trace.exists() else "")
     except simulators.SimulatorError as error:
         raise HwgenError(str(error)) from error

@@ -4,8 +4,9 @@ Environment: BENCH_REQUEST (path of the request, JSON), BENCH_MANIFEST (path of 
 BENCH_REPORT_FD (file descriptor that takes one JSON object a line: {"token", "stream", "cycle"} for every output, with
 "logits" in logits mode, and at the end {"result": {...}}).
 
-Request: prompt_ids (token ids, or a list of them for each stream, which rests without any), max_tokens (of all, or a list); optional: eos (id), mode ("tokens" or "logits"), start_pos (of all, or a list), next_ids (logits mode:
-the host's choices instead of the greedy ones), and to disturb the chip: eager (offer the whole prompt at once),
+Request: prompt_ids (token ids, or a list of them for each stream, which rests without any), max_tokens (of all streams,
+or a list); optional: eos (id), mode ("tokens" or "logits"), start_pos (of all, or a list), next_ids (logits mode: the
+host's choices instead of the greedy ones), and to disturb the chip: eager (offer the whole prompt at once),
 output_pause ([cycles paused, cycles ready, ...]), reset_after ([cycles, ...]: start, then reset after so many cycles,
 before the real run), start_again_after (cycles: write START while the chip is busy), patience (cycles).
 """
@@ -46,12 +47,14 @@ async def play(dut, manifest, request):
         host.pause_output(request["output_pause"])
     if "start_again_after" in request:
         cocotb.start_soon(_start_again(dut, host, request["start_again_after"]))
-    tokens, cycles, previous = [[] for _ in run["prompts"]], [], None
+    tokens, cycles, previous, last_stream = [[] for _ in run["prompts"]], [], None, None
     choose = _chooser(request["next_ids"]) if "next_ids" in request else None
     async for stream, token, cycle, logits in host.run(**run, choose=choose):
         tokens[stream].append(token)
-        cycles.append(cycle - (host.started if previous is None else previous))
-        previous = cycle
+        if last_stream is None or stream <= last_stream:  # another step
+            cycles.append(cycle - (host.started if previous is None else previous))
+            previous = cycle
+        last_stream = stream
         yield {"token": token, "stream": stream, "cycle": cycle} | ({} if logits is None else {"logits": logits})
     yield {"result": await _result(host, manifest, tokens if several else tokens[0], cycles)}
 

@@ -81,7 +81,7 @@ class HostAgent:
         return {name for name, bit in self._manifest["status_bits"].items() if value >> bit & 1}
 
     async def start(self, prompts, max_tokens, *, eos=None, mode="tokens", start_pos=0):
-        """Write the settings and START, and offer the prompts: a list of ids for each stream, of which some may rest."""
+        """Write the settings and START, and offer the prompts: ids of each stream, none for one that rests."""
         for stream, prompt in enumerate(prompts):
             if len(prompts) > 1:
                 await self.write("STREAM", stream)

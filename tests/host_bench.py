@@ -11,7 +11,7 @@ from hwgen.rtl.axi_lite_registers import NO_EOS, REGISTERS, STATUS_BITS
 from hwgen.rtl.host_packets import KINDS
 from hwgen.rtl.host_port import FIFO_WORDS, HostPort
 from hwgen.rtl.packet import PacketFormat
-from hwgen.rtl.packet_receiver import CLEAR_FLAG, LOGITS_FLAG, OUTPUT_FLAG
+from hwgen.rtl.packet_receiver import CLEAR_FLAG, IDLE_FLAG, LOGITS_FLAG, OUTPUT_FLAG
 
 NETWORK = {"flit_bits": 32, "width": 2, "height": 2, "buffer_flits": 4, "address_bits": 8, "multicast": True}
 MODEL = {"context": 16, "vocab": 150, "signature": 0xCAFE1234}
@@ -39,14 +39,15 @@ class Ported(Elaboratable):
 class HostBench:
     """Mesh tiles answer every start; `logit(token, position, row)` is what the head computes.
 
-    Attributes to check: `starts` [(x, y, token, flags)], `beats` [(data, last)].
+    Attributes to check: `starts` [(x, y, token, flags)] of streams that have a token, `beats` [(data, last)] and the
+    streams that they belong to, `owners`.
     """
 
     def __init__(self, logit=lambda token, position, row: (token * 7 + position * 13 + row * 29) % 101 - 50,
                  flags=lambda tile, position: 0, head_rows=((0, 0, 70), (1, 1, 80)), seed=1, **changes):
         settings = NETWORK | MODEL | {"grant_order": head_rows} | changes
         self.port = HostPort(**settings)
-        channels = ("virtual_channels", "routing")
+        channels = ("virtual_channels", "routing", "streams")
         self.packet = PacketFormat(**{name: settings[name] for name in (*NETWORK, *channels) if name in settings})
         self.context, self.logit, self.flags = settings["context"], logit, flags
         self.random = random.Random(seed)
@@ -55,7 +56,7 @@ class HostBench:
             self.first_row[x, y] = (first, rows)
             first += rows
         self.tiles = [(x, y) for y in range(settings["height"]) for x in range(settings["width"])]
-        self.starts, self.beats = [], []
+        self.starts, self.beats, self.owners = [], [], []
         self.accept = lambda: True
         self.inputs = []
         self.resetting = False
@@ -63,7 +64,7 @@ class HostBench:
 
     def _reset_mesh(self):
         self.outgoing = []
-        self.state = {tile: {"start": {}, "grants": 0} for tile in self.tiles}
+        self.state = {tile: {"start": {}, "grants": 0, "left": []} for tile in self.tiles}
 
     def run(self, host):
         """Simulate until `host(bench, ctx)` returns."""
@@ -82,7 +83,7 @@ class HostBench:
     async def reset(self, ctx):
         """Resets chip and mesh together, wherever they are."""
         ctx.set(self.chip.reset, 1)
-        self.starts, self.beats, self.inputs = [], [], []
+        self.starts, self.beats, self.owners, self.inputs = [], [], [], []
         self.resetting = True
         await ctx.tick().repeat(2)
         self._reset_mesh()
@@ -112,6 +113,17 @@ class HostBench:
     async def status(self, ctx):
         value = await self.read(ctx, "STATUS")
         return {name for name, bit in STATUS_BITS.items() if value >> bit & 1}
+
+    async def start_streams(self, ctx, prompts, max_tokens, eos=NO_EOS, mode=0, start_pos=0):
+        """A prompt for each stream, none for one that rests; their tokens go in step by step."""
+        for step in range(max(map(len, prompts))):
+            self.inputs += [prompt[step] for prompt in prompts if step < len(prompt)]
+        for stream, prompt in enumerate(prompts):
+            for name, value in (("STREAM", stream), ("START_POS", start_pos), ("PROMPT_LEN", len(prompt)),
+                                ("MAX_TOKENS", max_tokens[stream])):
+                await self.write(ctx, name, value)
+        for name, value in (("EOS_ID", eos), ("MODE", mode), ("START", 1)):
+            await self.write(ctx, name, value)
 
     async def start(self, ctx, prompt, max_tokens, eos=NO_EOS, mode=0, start_pos=0, prompt_len=None):
         self.inputs.extend(prompt)
@@ -157,14 +169,17 @@ class HostBench:
         while True:
             ready = self.accept()
             ctx.set(port.m_axis_tready, ready)
-            _, _, valid, data, last = await ctx.tick().sample(port.m_axis_tvalid, port.m_axis_tdata, port.m_axis_tlast)
+            owner = port.m_axis_tid if self.packet.streams > 1 else Const(0)
+            _, _, valid, data, last, stream = await ctx.tick().sample(
+                port.m_axis_tvalid, port.m_axis_tdata, port.m_axis_tlast, owner)
             if self.resetting:
                 held = None
                 continue
-            assert held is None or (valid, data, last) == held, "output changed while it waited"
-            held = (valid, data, last) if valid and not ready else None
+            assert held is None or (valid, data, last, stream) == held, "output changed while it waited"
+            held = (valid, data, last, stream) if valid and not ready else None
             if valid and ready:
                 self.beats.append((data, last))
+                self.owners.append(stream)
 
     async def _receive(self, ctx):
         """Takes flits from the port, gives credits back after a while, and lets the tiles act on packets."""
@@ -201,8 +216,9 @@ class HostBench:
             state = self.state[tile]
             if header["ctr"] == self.packet.counters.start:
                 state["start"].update({header["addr"] + i: word for i, word in enumerate(words)})
-                if len(state["start"]) == 2:
-                    self._started(tile, state["start"][0], state["start"][1])
+                if len(state["start"]) == 2 * self.packet.streams:
+                    for stream in range(self.packet.streams):
+                        self._started(tile, stream, state["start"][2 * stream], state["start"][2 * stream + 1])
                     state["start"] = {}
             elif header["ctr"] == self.packet.counters.grant:
                 assert len(words) == 1
@@ -211,36 +227,40 @@ class HostBench:
             elif header["ctr"] == self.packet.counters.report:
                 self._message(tile, KINDS["counters"], [tile[0] * 100 + tile[1] * 10 + i for i in range(8)])
 
-    def _started(self, tile, token, flags):
+    def _started(self, tile, stream, token, flags):
+        if flags >> IDLE_FLAG & 1:
+            return
         self.starts.append((*tile, token, flags))
         position, output, logits = flags & (1 << OUTPUT_FLAG) - 1, flags >> OUTPUT_FLAG & 1, flags >> LOGITS_FLAG & 1
-        assert (flags >> CLEAR_FLAG & 1) == (len(self.starts) <= len(self.tiles))
+        if self.packet.streams == 1:
+            assert (flags >> CLEAR_FLAG & 1) == (len(self.starts) <= len(self.tiles))
         if tile in self.first_row and output:
             first, rows = self.first_row[tile]
             values = [self.logit(token, position, first + i) for i in range(rows)]
             if logits:
-                self.state[tile]["left"] = values
+                self.state[tile]["left"].append((stream, values))
                 self._answer_grant(tile)
                 return
             best = max(values)
-            self._message(tile, KINDS["result"], [best, first + values.index(best)], self.flags(tile, position))
+            self._message(tile, KINDS["result"], [best, first + values.index(best)], self.flags(tile, position), stream)
         else:
-            self._message(tile, KINDS["done"], [0], self.flags(tile, position))
+            self._message(tile, KINDS["done"], [0], self.flags(tile, position), stream)
 
     def _answer_grant(self, tile):
         state = self.state[tile]
-        if not (state["grants"] and state.get("left")):
+        if not (state["grants"] and state["left"]):
             return
         state["grants"] -= 1
-        chunk, state["left"] = state["left"][:64], state["left"][64:]
-        kind = KINDS["logits"] if state["left"] else KINDS["last_logits"]
-        self._message(tile, kind, chunk)
-        if not state["left"]:
-            self._message(tile, KINDS["done"], [0])
+        stream, values = state["left"].pop(0)
+        self._message(tile, KINDS["logits"] if values[64:] else KINDS["last_logits"], values[:64], stream=stream)
+        if values[64:]:
+            state["left"].insert(0, (stream, values[64:]))
+        else:
+            self._message(tile, KINDS["done"], [0], stream=stream)
 
-    def _message(self, tile, kind, words, ctr=0):
+    def _message(self, tile, kind, words, ctr=0, stream=0):
         """Queues a packet to the host, in any place among those that wait."""
-        flits = self.packet.packet(words, host=1, addr=kind, ctr=ctr)
+        flits = self.packet.packet(words, host=1, addr=kind + 8 * stream, ctr=ctr)
         self.outgoing.insert(self.random.randint(0, len(self.outgoing)), flits)
 
     async def _send(self, ctx):

@@ -30,6 +30,6 @@ def test_narrow_tiles_take_longer():
 
 def test_run_counts_the_prompt_once_without_its_heads():
     bound = MatrixBound(chip_manifest(UNIFORM))
-    first, second = bound.run(3, 2)
+    first, second = bound.run([3], [2])
     assert first == pytest.approx(bound.token(0, output=False) + bound.token(1, output=False) + bound.token(2))
     assert second == bound.token(3)

@@ -161,6 +161,18 @@ def test_start_and_report_messages(flit_bits):
     assert writer.words == {6: 1, 7: 2}
 
 
+@pytest.mark.parametrize("flit_bits", [32, 128])
+def test_a_start_waits_for_those_of_all_streams(flit_bits):
+    receiver = PacketReceiver(**(SHAPE | {"flit_bits": flit_bits, "streams": 2}))
+    form = receiver.packet
+    second = form.packet([7, 9 | 1 << 25 | 1 << 26], ctr=form.counters.start, addr=2)  # only the first's clear counts
+    first = form.packet([5, 8 | 1 << 24 | 1 << 27], ctr=form.counters.start, addr=0)
+    writer, _ = receive(receiver, [second, form.packet([3], ctr=15, addr=4), first, first, second], grant=0.5)
+    start = ("start", 5 | 7 << 20, 8 | 9 << 20, 0b01, 0b10, 0)
+    assert writer.events == [start, start] and writer.words == {4: 3}
+    assert form.counters.start == 31 and receiver.start.shape().size == 2 + 2 * 43
+
+
 def test_halves_of_a_start_message_come_in_any_order():
     receiver = PacketReceiver(**(SHAPE | {"flit_bits": 32}))
     form = receiver.packet

@@ -21,18 +21,19 @@ def send(number, unit=Unit.MATRIX, when=When.ALWAYS):
 class Bench:
     """A program ROM, queues that take an instruction where `room` says so, and the issues [(cycle, unit, word)]."""
 
-    def __init__(self, program, fetch, room=None):
+    def __init__(self, program, fetch, room=None, streams=1):
         words = [encode(i) for i in program]
         words += [0] * (-len(words) % fetch)
         self.rom = [sum(w << 128 * k for k, w in enumerate(words[i:i + fetch])) for i in range(0, len(words), fetch)]
-        self.dut = Sequencer(fetch=fetch, address_bits=8)
+        self.dut = Sequencer(fetch=fetch, address_bits=8, streams=streams)
         self.room = room or (lambda cycle, unit: True)
         self.log, self.ends, self.idle = [], [], True
         self.cycle = 0
 
-    async def start(self, ctx, token=0, position=0, output=0, logits=0, clear=0):
+    async def start(self, ctx, token=0, position=0, output=0, logits=0, clear=0, idle=0):
         start = self.dut.start
-        values = {"token": token, "position": position, "output": output, "logits": logits, "clear": clear}
+        values = {"token": token, "position": position, "output": output, "logits": logits, "clear": clear,
+                  "idle": idle}
         for name, value in values.items():
             ctx.set(getattr(start, name), value)
         ctx.set(start.valid, 1)
@@ -112,6 +113,27 @@ def test_conditions():
         bench.run(lambda ctx, o=output, g=logits, b=bench: b.start(ctx, output=o, logits=g))
         assert numbers(bench.log) == issued
         assert len(bench.ends) == 1
+
+
+@pytest.mark.parametrize("fetch", [1, 2, 4])
+@pytest.mark.parametrize(("idle", "issued"), [(0b00, [0, 1, 2, 3, 5]), (0b01, [2, 5]), (0b10, [0, 1, 3])])
+def test_instructions_belong_to_the_stream_chosen_last(fetch, idle, issued):
+    """Stream 0 wants no output and owns its token, stream 1 the other way round; END comes whoever is idle."""
+    inside = Instruction(Unit.CONTROL, "RANGE", {"lo": 10, "hi": 20})
+    first, second = (Instruction(Unit.CONTROL, "STREAM", {"stream": s}) for s in (0, 1))
+    program = [send(0), inside, send(1, when=When.OWNER), second, send(2), inside, send(9, when=When.OWNER), first,
+               inside, send(3, when=When.OWNER), send(8, when=When.OUTPUT), second, send(5, when=When.OUTPUT), END]
+    bench = Bench(program, fetch, streams=2)
+
+    async def twice(ctx):
+        for _ in range(2):
+            await bench.start(ctx, token=12 | 30 << 20, position=3 | 4 << 20, output=0b10, idle=idle)
+            while ctx.get(bench.dut.running) or len(bench.ends) == 0:
+                await ctx.tick()
+            assert ctx.get(bench.dut.position) == 3 | 4 << 20
+
+    bench.run(twice)
+    assert len(bench.ends) == 2 and numbers(bench.log) == issued * 2
 
 
 @pytest.mark.parametrize(("token", "owner"), [(9, False), (10, True), (19, True), (20, False)])

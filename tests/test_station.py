@@ -275,3 +275,46 @@ def test_token_counters():
 def test_refuses_bad_parameters(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_streams_have_tokens_of_their_own():
+    dut = TokenCounters(streams=2)
+
+    async def bench(ctx):
+        ctx.set(dut.give0, 0b1_010)  # of stream 1, to the vector unit
+        await ctx.tick()
+        ctx.set(dut.give0, 0)
+        assert ctx.get(dut.available1) == 0b011_010
+        ctx.set(dut.take1, 0b0_001)  # of stream 0: there is none
+        assert ctx.get(dut.fault)
+        ctx.set(dut.take1, 0b1_001)
+        assert not ctx.get(dut.fault)
+        await ctx.tick()
+        assert ctx.get(dut.available1) == 0b010_010
+
+    run(dut, bench)
+
+
+def test_a_station_resolves_an_instruction_with_what_its_stream_has():
+    command = data.StructLayout({"a": 16, "n": 16, "push": 4})
+    dut = Station(unit="VECTOR", depth=2, vlen=8, command=command, streams=2)
+
+    async def bench(ctx):
+        ctx.set(dut.position, 20 | 30 << 20)
+        ctx.set(dut.cmd.ready, 0)
+        for stream in (1, 0):
+            ctx.set(dut.stream, stream)
+            word = encode(Instruction(Unit.VECTOR, "COPY", {"a": stream, "dyn": 1}, pop=0b001, push=0b100))
+            await put(ctx, dut.enqueue, word)
+        ctx.set(dut.available, 0b010_011)  # the first one is of stream 1, which has no token
+        assert ctx.get(dut.waits_token)
+        ctx.set(dut.available, 0b011_010)
+        ctx.set(dut.cmd.ready, 1)
+        for stream in (1, 0):
+            ctx.set(dut.available, 0b011_010 if stream else 0b010_011)
+            assert ctx.get(dut.cmd.valid) and ctx.get(dut.cmd.payload.a) == stream
+            assert ctx.get(dut.cmd.payload.n) == (31 if stream else 21)
+            assert ctx.get(dut.cmd.payload.push) == stream << 3 | 0b110 and ctx.get(dut.take) == stream << 3 | 0b001
+            await ctx.tick()
+
+    run(dut, bench)

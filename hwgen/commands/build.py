@@ -16,11 +16,11 @@ from hwgen.commands.terminal import (
     Json,
     MaxTokens,
     Model,
-    Prompt,
-    PromptIds,
+    Prompts,
+    PromptsIds,
     answer,
     app,
-    ids_of,
+    ids_of_streams,
     read_graph,
     step,
 )
@@ -67,21 +67,24 @@ def _shape(model: str, context: int | None):
 def sim(
     build: Annotated[Path, typer.Argument(help="Folder that `hwgen generate` made")],
     sim: Annotated[str, typer.Option(help="verilator or icarus")] = "verilator",
-    prompt: Prompt = None,
-    prompt_ids: PromptIds = None,
+    prompt: Prompts = None,
+    prompt_ids: PromptsIds = None,
     max_tokens: MaxTokens = 64,
     json_: Json = False,
 ) -> None:
-    """Simulate the chip through its AXI ports and stream the text as tokens appear."""
+    """Simulate the chip through its AXI ports, with a prompt for each stream; the text of one appears as it comes."""
     from hwgen.run import run
 
+    ids = ids_of_streams(prompt, prompt_ids)
     with _stages() as stage:
-        result = run(build, sim=sim, prompt_ids=ids_of(prompt, prompt_ids),
-                     max_tokens=max_tokens, stream=None if json_ else _print_piece, on_stage=stage)
+        result = run(build, sim=sim, prompt_ids=ids, max_tokens=max_tokens, stream=None if json_ else _print_piece,
+                     on_stage=stage)
     if json_:
         print(json.dumps(result))
     else:
-        print(f"\n{len(result['tokens'])} tokens, {result['cycles']} cycles", file=sys.stderr)
+        tokens = result["tokens"]
+        count = sum(map(len, tokens)) if len(ids) > 1 else len(tokens)
+        print(f"\n{count} tokens, {result['cycles']} cycles", file=sys.stderr)
 
 
 @contextlib.contextmanager

@@ -25,6 +25,8 @@ Head = Annotated[str, typer.Option(help="Format of embedding and head: mxint8 or
 AllowWrap = Annotated[bool, typer.Option(help="Accept sums that may leave Q19.12 (they wrap, flagged)")]
 Prompt = Annotated[str | None, typer.Option(help="Text; BOS is added if the tokenizer does")]
 PromptIds = Annotated[str | None, typer.Option(help="Token ids, comma-separated, taken literally")]
+Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="Text, once for each stream; BOS as for one")]
+PromptsIds = Annotated[list[str] | None, typer.Option("--prompt-ids", help="Token ids, once for each stream")]
 MaxTokens = Annotated[int, typer.Option(help="New tokens at most")]
 Force = Annotated[bool, typer.Option(help="Overwrite an output folder that hwgen made")]
 
@@ -76,6 +78,13 @@ def ids_of(prompt: str | None, prompt_ids: str | None) -> Callable:
         return tokenizer.encode(prompt)
 
     return encode
+
+
+def ids_of_streams(prompts: list[str] | None, prompt_ids: list[str] | None) -> list[Callable]:
+    """The same for prompts of several streams."""
+    if bool(prompts) == bool(prompt_ids):
+        raise HwgenError("Exactly one of --prompt and --prompt-ids must be given, once for each stream")
+    return [ids_of(prompt, None) for prompt in prompts or ()] + [ids_of(None, ids) for ids in prompt_ids or ()]
 
 
 def numbers(what: str, text: str, kind: type) -> list:

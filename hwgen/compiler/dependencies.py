@@ -121,7 +121,7 @@ def connect(steps: list[Step]) -> None:
 
 
 def _giver(steps, index, unit, last, taken):
-    """The instruction of `unit` whose token tells instruction `index` that `last` is complete: behind the last `taken`."""
+    """The instruction of `unit`, behind the last `taken`, whose token tells instruction `index` that `last` is over."""
     taker = steps[index].instruction
     for at in range(max(last, taken + 1), index):
         giver = steps[at].instruction

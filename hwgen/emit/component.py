@@ -16,15 +16,15 @@ from hwgen.rtl.vector_unit import VectorUnit
 
 KNOBS = {
     "router": NETWORK,
-    "tile": ("fetch", "stations", "vlen", "lanes", "weights", "dmem_kib", "imem_kib", "wmem_kib", *NETWORK),
-    "matrix-unit": ("vlen", "weights"),
-    "vector-unit": ("lanes", "vlen"),
+    "tile": ("fetch", "stations", "vlen", "lanes", "weights", "dmem_kib", "imem_kib", "wmem_kib", "streams", *NETWORK),
+    "matrix-unit": ("vlen", "weights", "streams"),
+    "vector-unit": ("lanes", "vlen", "streams"),
     "rom": ("vlen", "weights", "wmem_kib"),
 }
 """Component -> knobs that change its Verilog. In a chip `weights` is the integer graph's, not the design's."""
 _RULES = CHIP_RULES | TILE_RULES | {"weights": Rule(lambda v: v in FORMATS, " or ".join(FORMATS), FORMATS)}
 _DEFAULTS = {
-    **{key: getattr(Design(4, 4), key) for key in NETWORK},
+    **{key: getattr(Design(4, 4), key) for key in (*NETWORK, "streams")},
     **{key: getattr(TileClass("tile"), key) for key in ("fetch", "stations", "vlen", "lanes")},
     "weights": "mxint8",
     "dmem_kib": 64, "imem_kib": 32, "wmem_kib": 128,
@@ -86,9 +86,10 @@ def _component(kind, knobs):
         return MatrixUnit(**knobs)
     if kind == "vector-unit":
         return VectorUnit(**knobs)
-    tile = _kind(knobs)
+    tile, streams = _kind(knobs), knobs["streams"]
     # messages reach all of vector memory, as far as their header can address it
-    return tile_component(tile, address_bits=min(16, address_bits(tile.vmem_rows * tile.lanes)), **network)
+    reach = min(16, address_bits(tile.vmem_rows * tile.lanes))
+    return tile_component(tile, address_bits=reach, streams=streams, **network)
 
 
 def _kind(knobs):

@@ -55,16 +55,17 @@ _NEEDLESS_ESCAPE = re.compile(r"\\([A-Za-z_]\w*\$[\w$]*) ")
 def module_name(component):
     """Name of a component's module: its class and configuration, e.g. `vector_unit_lanes4_vlen32`.
 
-    The configuration is what the component keeps of its constructor's parameters; a choice of words shows where it is
-    not the default.
+    The configuration is what the component keeps of its constructor's parameters where it is not the default.
     """
     kind = re.sub(r"(?<!^)(?=[A-Z])", "_", type(component).__name__).lower()
     values = []
     for key, parameter in inspect.signature(type(component).__init__).parameters.items():
         value = getattr(component, key, None)
+        if value in (None, parameter.default):
+            continue
         if isinstance(value, str):
-            values += [value] if value != parameter.default else []
-        elif value is not None:
+            values.append(value)
+        else:
             short = key.removesuffix("_bits").removesuffix("_address")
             values.append(f"{short}{int(value)}")
     return "_".join([kind, *values])

@@ -7,8 +7,8 @@ from amaranth.lib.wiring import In, Out
 ADDRESS_BITS = 7
 REGISTERS = {
     "START": 0x00, "STATUS": 0x04, "START_POS": 0x08, "PROMPT_LEN": 0x0C, "MAX_TOKENS": 0x10, "EOS_ID": 0x14,
-    "MODE": 0x18, "CYCLES": 0x1C, "CONTEXT": 0x20, "VOCAB": 0x24, "MESH": 0x28, "SIGNATURE": 0x2C, "TILE": 0x30, "STREAM": 0x34,
-    "COUNTERS": 0x40,
+    "MODE": 0x18, "CYCLES": 0x1C, "CONTEXT": 0x20, "VOCAB": 0x24, "MESH": 0x28, "SIGNATURE": 0x2C, "TILE": 0x30,
+    "STREAM": 0x34, "COUNTERS": 0x40,
 }
 """Name -> byte address; COUNTERS is the first of eight."""
 STATUS_BITS = {

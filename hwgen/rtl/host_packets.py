@@ -40,8 +40,8 @@ class HostSender(wiring.Component):
         self.multicast = packet.multicast and packet.width * packet.height > 1
         super().__init__({
             "valid": In(1), "ready": Out(1), "to_all": In(1), "x": In(range(packet.width)),
-            "y": In(range(packet.height)), "ctr": In(packet.counters.bits), "addr": In(packet.address_bits), "two": In(1),
-            "words": In(64), "link": Out(Link(packet.flit_bits, packet.virtual_channels)),
+            "y": In(range(packet.height)), "ctr": In(packet.counters.bits), "addr": In(packet.address_bits),
+            "two": In(1), "words": In(64), "link": Out(Link(packet.flit_bits, packet.virtual_channels)),
         })
 
     def elaborate(self, platform):
@@ -124,7 +124,8 @@ class HostReceiver(wiring.Component):
     before: Out(32)
         The word before it in the packet.
     kind: Out(3), stream: Out, overflow: Out(1), fault: Out(1)
-        From the header of the packet the word belongs to: the address is kind + 8 * stream; `fault` is also high when an input buffer overflows.
+        From the header of the packet the word belongs to: the address is kind + 8 * stream; `fault` is also
+        high when an input buffer overflows.
     """
 
     def __init__(self, *, packet: PacketFormat):

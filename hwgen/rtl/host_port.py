@@ -122,7 +122,7 @@ class HostPort(wiring.Component):
         return overflow, fault
 
     def _answers(self, m):
-        """Counts the tiles' answers and keeps each stream's best result: the highest value, of equal ones the lowest id.
+        """Counts the tiles' answers and keeps each stream's best result: the highest value, of equals the lowest id.
 
         A tile's answer may come before its last logits, so both must be there.
         """
@@ -266,7 +266,8 @@ class HostPort(wiring.Component):
         }
         status = Cat(bits[name] for name in sorted(STATUS_BITS, key=STATUS_BITS.get))
         values = settings | {name: of_stream(Cat(own[name]), chosen, self.streams) for name in OF_STREAM} | {
-            "STREAM": self.streams << 16 | chosen, "STATUS": status, "CYCLES": cycles, "CONTEXT": control.context, "VOCAB": control.vocab,
+            "STREAM": self.streams << 16 | chosen, "STATUS": status, "CYCLES": cycles, "CONTEXT": control.context,
+            "VOCAB": control.vocab,
             "MESH": self.height << 16 | self.width, "SIGNATURE": self._graph_crc,
         }
         with m.Switch(slave.read_address):

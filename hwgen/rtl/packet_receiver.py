@@ -1,6 +1,6 @@
 """Arrivals of a tile: writes the words of packets into vector memory and tells their counter."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -102,7 +102,7 @@ class PacketReceiver(wiring.Component):
             m.d.sync += row.eq(Mux(done, 0, row + 1))
 
     def _start(self, m, command, flit, address):
-        """Words 2s and 2s + 1 belong to stream s: the token, and the rest; either may come first where they come apart."""
+        """Words 2s and 2s + 1 belong to stream s: token, and the rest; either may come first where they come apart."""
         streams, apart = self.packet.streams, self.packet.words_per_flit == 1
         words = Signal(2 * streams)  # those that this flit has
         for word in range(2 * streams):
@@ -116,7 +116,8 @@ class PacketReceiver(wiring.Component):
                 m.d.sync += start.token.word_select(stream, TOKEN_BITS).eq(flit)
             with m.If(words[2 * stream + 1]):
                 m.d.sync += [
-                    start.position.word_select(stream, POSITION_BITS).eq(flags), start.output[stream].eq(flags[OUTPUT_FLAG]),
+                    start.position.word_select(stream, POSITION_BITS).eq(flags),
+                    start.output[stream].eq(flags[OUTPUT_FLAG]),
                     start.logits[stream].eq(flags[LOGITS_FLAG]), start.idle[stream].eq(flags[IDLE_FLAG]),
                 ]
         with m.If(words[1]):

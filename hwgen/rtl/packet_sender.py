@@ -59,7 +59,8 @@ class PacketSender(wiring.Component):
         super().__init__({
             "cmd": In(stream.Signature(self._command)),
             "r_en": Out(1), "r_addr": Out(self.row_bits), "r_ready": In(1), "r_data": In(32 * lanes),
-            "link": Out(Link(self.packet.flit_bits, self.packet.virtual_channels)), "done": Out(push_bits(self.packet.streams)), "flags": In(2),
+            "link": Out(Link(self.packet.flit_bits, self.packet.virtual_channels)),
+            "done": Out(push_bits(self.packet.streams)), "flags": In(2),
             "report": In(1), "counters": In(data.ArrayLayout(32, PERFORMANCE_COUNTERS)),
             "stalled": Out(1), "busy": Out(1), "fault": Out(1),
         })

@@ -64,7 +64,8 @@ class Quantiser(wiring.Component):
             # of one stream the position stays as it is
             "byte": vlen.bit_length() - 1 if streams > 1 else 0,
         })
-        """One write on its way out: `group` of bytes in the word, `sub` element or half of the row, block's first, position in a V row's word."""
+        """One write on its way out: `group` of bytes in the word, `sub` element or half of the row, block's first,
+        place in a V row's word."""
         self._row_type = range(max(2, rows))
 
     def elaborate(self, platform):

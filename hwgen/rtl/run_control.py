@@ -76,8 +76,9 @@ class RunControl(wiring.Component):
         eos, logits, clear = Signal(32, reset_less=True), Signal(reset_less=True), Signal(reset_less=True)
         settings = list(zip(each(self.start_pos), each(self.prompt_len), each(self.max_tokens), strict=True))
         asked = Cat(length != 0 for _, length, _ in settings)
-        sound = Cat((length == 0 if self.streams > 1 else 0) | ((length != 0) & (most != 0) & (at + length <= self.context))
-                    for at, length, most in settings)
+        resting = Cat(~asked if self.streams > 1 else 0)
+        sound = resting | Cat(
+            (length != 0) & (most != 0) & (at + length <= self.context) for at, length, most in settings)
         output = Signal(self.streams)
         wants = Signal(self.streams)  # a token from outside
         best, is_end, left, last_stream = Signal(32), Signal(), Signal(self.streams), Signal()

@@ -57,8 +57,8 @@ class Sequencer(wiring.Component):
             "start": In(start_layout(streams)), **chosen, "program": Out(rom_signature(fetch * WIDTH, address_bits)),
             "issue0": Out(stream.Signature(WIDTH)), "issue1": Out(stream.Signature(WIDTH)),
             "issue2": Out(stream.Signature(WIDTH)), "idle": In(1),
-            "token": Out(TOKEN_BITS * streams), "position": Out(POSITION_BITS * streams), "running": Out(1), "clear": Out(1),
-            "ended": Out(1), "blocked": Out(1), "fault": Out(1),
+            "token": Out(TOKEN_BITS * streams), "position": Out(POSITION_BITS * streams), "running": Out(1),
+            "clear": Out(1), "ended": Out(1), "blocked": Out(1), "fault": Out(1),
         })
 
     def elaborate(self, platform):
@@ -97,7 +97,8 @@ class Sequencer(wiring.Component):
         if streams == 1:  # an idle stream alone is never started
             active, wants, by_logits = C(1), output, logits
         else:
-            active, wants, by_logits = (of_stream(bits, self.stream, streams) for bits in (~idle, output & ~idle, logits))
+            active, wants, by_logits = (
+                of_stream(bits, self.stream, streams) for bits in (~idle, output & ~idle, logits))
             with m.If(self.ended):
                 m.d.sync += self.stream.eq(0)
         conditions = {

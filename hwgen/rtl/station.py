@@ -132,8 +132,8 @@ class Station(wiring.Component):
         is_wait = word[_OP] == 0
         body = Mux(is_wait, word[COMMON_WIDTH:COMMON_WIDTH + sum(width for _, width in WAIT)], body)
         parts = {
-            "is_wait": is_wait, "fence": word[_FENCE], "pop": word[_POP], "push": Cat(word[_PUSH], stream), "body": body,
-            "index": fields.get("index", C(0)),
+            "is_wait": is_wait, "fence": word[_FENCE], "pop": word[_POP], "push": Cat(word[_PUSH], stream),
+            "body": body, "index": fields.get("index", C(0)),
         }
         return Cat(*(_sized(parts[key], width) for key, width in self._entry().members.items()))
 

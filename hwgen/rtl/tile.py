@@ -163,7 +163,8 @@ class Tile(wiring.Component):
         wiring.connect(m, receiver.link, wiring.flipped(self.link_in))
         m.d.comb += sender.report.eq(receiver.report)
         m.d.comb += sequencer.start.eq(receiver.start)
-        m.d.comb += [getattr(arrivals.add, name).eq(receiver.counter_add[name]) for name in arrivals.add.signature.members]
+        m.d.comb += [getattr(arrivals.add, name).eq(receiver.counter_add[name])
+                     for name in arrivals.add.signature.members]
 
     def _flags(self, m, sequencer, sender, faults):
         """Sticky overflow and fault, which every message to the host carries."""
