@@ -186,7 +186,7 @@ class _Rough:
                                + v["buffer_flits"] * (33 + 7.2 * v["flit_bits"]))
         tile = 43_000 + 615 * v["vlen"] + 14_300 * v["lanes"] + 1600 * v["fetch"] + 1900 * v["stations"]
         streams = self.streams[:, None]
-        gates = (self.nodes * tile).sum(1) + self.tiles * (self.router + 2700 * (self.streams - 1))
+        gates = (self.nodes * tile).sum(1) + self.tiles * (self.router + 4600 * (self.streams - 1))
         cached = f["context"] * self.words(f["head_dim"]) + f["head_dim"] * self.words(f["context"])
         self.cache = streams * self.caches * cached
         piece, head = _rows(most["hidden"]), _rows(f["head_dim"])
