@@ -28,8 +28,8 @@ TURN = (55.9, 0.81)
 FLIT = (33.4, 7.24)
 """GE for each flit that a port's buffers hold: fixed, per flit bit."""
 STREAM = 4617.0
-"""GE for each stream after the first: arrival and token counters, starts. A third of what one tile with four streams has
-more than with one (4 stations, VLEN 16, 4 lanes)."""
+"""GE for each stream after the first: arrival and token counters, starts. A third of what one tile with four streams
+has more than with one (4 stations, VLEN 16, 4 lanes)."""
 HOST = 16664.0
 """GE of the host port of a 2x2 chip (IHP SG13G2)."""
 FLIP_FLOPS = {"matrix": 0.041, "lane": 0.036, "vector": 0.088, "control": 0.096, "router": 0.109}
