@@ -163,7 +163,8 @@ def _mask(channel_class):
 
 def _parameters(design):
     """parameters.h of the bench."""
-    fields = routing_fields(width=design.width, height=design.height, buffer_flits=design.buffer_flits)
+    fields = routing_fields(width=design.width, height=design.height, flit_bits=design.flit_bits,
+                            buffer_flits=design.buffer_flits, multicast=design.multicast)
     routing, source = sum(bits for _, bits in fields.values()), bits_for(design.tiles - 1)
     least, most = _NUMBER_BITS
     number = min(design.flit_bits - routing, design.flit_bits - bits_for(LONGEST), source + most) - source

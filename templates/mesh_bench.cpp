@@ -100,7 +100,7 @@ static Flit flit_of(const Packet& packet, int source, uint32_t number, int index
     return flit;
   }
   put(flit, X0, packet.x0), put(flit, X1, packet.x1), put(flit, Y0, packet.y0), put(flit, Y1, packet.y1);
-  put(flit, HOST, 0), put(flit, FLITS, packet.several() ? packet.length - 1 : 0);
+  put(flit, HOST, 0), put(flit, FLITS, packet.several() ? packet.length - 1 : 0), put(flit, ROUTE, 0);
   put(flit, header_source, source), put(flit, header_number, number);
   return flit;
 }

@@ -26,7 +26,8 @@ class Traffic:
         self.chance = random.Random(seed)
         self.ends = {end: End(buffer_flits, self.chance, channels=virtual_channels, **pattern)
                      for end in self.mesh.ends}
-        self.fields = routing_fields(width=width, height=height, buffer_flits=buffer_flits)
+        self.fields = routing_fields(width=width, height=height, flit_bits=flit_bits, buffer_flits=buffer_flits,
+                                     multicast=multicast)
         self.tag_at = sum(bits for _, bits in self.fields.values())
         self.packets, self.expected, self.order = [], dict.fromkeys(self.mesh.ends, 0), {}
 
@@ -35,7 +36,7 @@ class Traffic:
         x0, y0, x1, y1 = (0, 0, 0, 0) if rectangle == HOST else rectangle
         several = (x0, y0) != (x1, y1)
         values = {"x0": x0, "x1": x1, "y0": y0, "y1": y1, "host": int(rectangle == HOST),
-                  "flits": flits - 1 if several else 0}
+                  "flits": flits - 1 if several else 0, "route": 0}
         head = len(self.packets) << self.tag_at
         head |= sum(values[name] << at for name, (at, _) in self.fields.items())
         assert head < 1 << self.flit_bits

@@ -7,13 +7,13 @@ from amaranth.hdl import Const, Module, Signal, Value
 from amaranth.sim import Simulator
 
 from hwgen.noc.network import Network
-from hwgen.noc.routes import HOST, branches
+from hwgen.noc.routes import DIRECTIONS, HOST, OPPOSITE, branches
 from hwgen.noc.turns import PORTS, sides_of, turns
 from hwgen.rtl.head_routes import HeadRoutes
 from hwgen.rtl.packet import routing_fields
 
 WIDTH, HEIGHT = 4, 3
-FIELDS = routing_fields(width=WIDTH, height=HEIGHT, buffer_flits=4)
+FIELDS = routing_fields(width=WIDTH, height=HEIGHT, flit_bits=32, buffer_flits=4, multicast=True)
 
 
 def _header(**values):
@@ -63,16 +63,42 @@ def test_unicast_goes_as_its_rule_says(routing):
             _check(cases, channel_class, arrived, host)
 
 
-def test_multicast_goes_along_the_xy_tree():
-    channel_class, = Network(WIDTH, HEIGHT, "xy", 1, True, 4, 32).classes
+def _route(network, x, y, arrived, goal):
+    """The field `route` of a packet that came to router (x, y), to HOST, then as to (0, 0), or a rectangle."""
+    if not network.has(x, y):
+        return 0
+    ways = branches(x, y, arrived, (0, 0, 0, 0) if goal == HOST else goal)
+    assert set(ways) <= set(turns(network.classes[0], sides_of(WIDTH, HEIGHT, x, y), (x, y) == (0, 0)).get(arrived, ()))
+    return sum(1 << PORTS.index(way) for way in ways)
+
+
+@pytest.mark.parametrize("host", [False, True])
+@pytest.mark.parametrize("arrived", PORTS)
+def test_multicast_goes_along_the_xy_tree(arrived, host):
+    """Where it enters the route is found from its destination, and at each output the one for the router behind."""
+    network = Network(WIDTH, HEIGHT, "xy", 1, True, 4, 32)
+    m, flit, x, y = Module(), Signal(32), Signal(2), Signal(2)
+    logic, enters = HeadRoutes(flit, FIELDS, x, y, arrived, host), Signal(len(PORTS))
+    onward = {port: Signal(len(PORTS), name=port) for port in PORTS}
+    m.d.comb += [enters.eq(logic.first()), *(bits.eq(logic.onward(port)) for port, bits in onward.items())]
     spans = [[(a, b) for a, b in product(range(size), repeat=2) if a <= b] for size in (WIDTH, HEIGHT)]
-    for arrived in PORTS:
-        cases = []
-        for (x, y), (x0, x1), (y0, y1) in product(product(range(WIDTH), range(HEIGHT)), *spans):
-            ways = branches(x, y, arrived, (x0, y0, x1, y1))
-            if ways and (arrived == "local" or arrived in sides_of(WIDTH, HEIGHT, x, y)):
-                before_columns = (arrived == "west" and x1 < x) or (arrived == "east" and x0 > x)
-                before_rows = (arrived == "north" and y1 < y) or (arrived == "south" and y0 > y)
-                if not before_columns and not before_rows:
-                    cases.append(((x, y), _header(x0=x0, x1=x1, y0=y0, y1=y1), 0, set(ways)))
-        _check(cases, channel_class, arrived, False)
+    goals = [(x0, y0, x1, y1) for (x0, x1), (y0, y1) in product(*spans)] + [HOST] * host
+
+    async def bench(ctx):
+        for (at_x, at_y), goal in product(product(range(WIDTH), range(HEIGHT)), goals):
+            here = _route(network, at_x, at_y, arrived, goal) if arrived in network.inputs(at_x, at_y) else 0
+            if not here or (not host and arrived == "west" and at_x == 0):
+                continue
+            values = zip(("x0", "y0", "x1", "y1"), (0, 0, 0, 0) if goal == HOST else goal, strict=True)
+            ctx.set(flit, _header(host=int(goal == HOST), **dict(values))), ctx.set(x, at_x), ctx.set(y, at_y)
+            if arrived == "local" or (arrived == "west" and at_x == 0):
+                assert ctx.get(enters) == here, f"at {at_x},{at_y} from {arrived} to {goal}"
+            for n, port in enumerate(PORTS):
+                if here >> n & 1:
+                    dx, dy = DIRECTIONS.get(port, (WIDTH, 0))
+                    there = _route(network, at_x + dx, at_y + dy, OPPOSITE.get(port, port), goal)
+                    assert ctx.get(onward[port]) == there, f"at {at_x},{at_y} by {port} to {goal}"
+
+    simulator = Simulator(m)
+    simulator.add_testbench(bench)
+    simulator.run()

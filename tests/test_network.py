@@ -334,5 +334,5 @@ def test_routings_are_rules_or_made_of_them():
 
 
 def test_the_largest_header_fits_two_flits():
-    largest = PacketFormat(width=64, height=64, flit_bits=32, buffer_flits=16, address_bits=16, multicast=True)
+    largest = PacketFormat(width=64, height=64, flit_bits=32, buffer_flits=4, address_bits=16, multicast=True)
     assert largest.header_flits == 2 and min(FLIT_BITS) == 32

@@ -12,15 +12,15 @@ GOOD = {"width": 4, "height": 2, "flit_bits": 64, "buffer_flits": 4, "address_bi
 def test_fields_follow_each_other_from_bit_0():
     form = PacketFormat(**GOOD)
     assert form.fields == {
-        "x0": (0, 2), "x1": (2, 2), "y0": (4, 1), "y1": (5, 1), "host": (6, 1), "flits": (7, 2), "ctr": (9, 4),
-        "last": (13, 1), "addr": (14, 12),
+        "x0": (0, 2), "x1": (2, 2), "y0": (4, 1), "y1": (5, 1), "host": (6, 1), "flits": (7, 2), "route": (9, 5),
+        "ctr": (14, 4), "last": (18, 1), "addr": (19, 12),
     }
     assert (form.header_flits, form.words_per_flit) == (1, 2)
     assert (form.max_multicast_words, form.max_unicast_words, form.max_host_words) == (6, 32, 64)
 
 
 @pytest.mark.parametrize("width, height, flit_bits, address_bits, header", [
-    (64, 64, 32, 16, 2), (64, 64, 64, 16, 1), (1, 1, 32, 16, 1), (4, 4, 32, 16, 1), (8, 8, 32, 16, 2),
+    (64, 64, 32, 16, 2), (64, 64, 64, 16, 1), (1, 1, 32, 16, 1), (2, 2, 32, 16, 1), (4, 4, 32, 16, 2),
 ])
 def test_header_takes_a_second_flit_only_where_needed(width, height, flit_bits, address_bits, header):
     form = PacketFormat(width=width, height=height, flit_bits=flit_bits, buffer_flits=4, address_bits=address_bits,
@@ -29,14 +29,18 @@ def test_header_takes_a_second_flit_only_where_needed(width, height, flit_bits, 
     assert all(at + bits <= 32 for name, (at, bits) in form.fields.items() if name in ("x1", "y1", "host", "flits"))
 
 
-def test_routing_fields_of_the_largest_mesh_fit_the_narrowest_flit():
-    fields = routing_fields(width=64, height=64, buffer_flits=16)
-    assert sum(bits for _, bits in fields.values()) == 29
+def test_routing_fields_must_fit_the_first_flit():
+    largest = {"width": 64, "height": 64, "flit_bits": 32, "buffer_flits": 16}
+    assert sum(bits for _, bits in routing_fields(**largest, multicast=False).values()) == 29
+    assert sum(bits for _, bits in routing_fields(**(largest | {"buffer_flits": 4}), multicast=True).values()) == 32
+    with pytest.raises(ValueError, match="^Flit width must be at least 34 bits for multicast in a mesh of 64 x 64 with "
+                                         "buffers of 16 flits, not 32$"):
+        routing_fields(**largest, multicast=True)
 
 
 @pytest.mark.parametrize("depth, header, payload", [(2, 1, 1), (3, 1, 2), (4, 1, 2), (8, 1, 6), (4, 2, 2), (5, 2, 2)])
 def test_multicast_packets_leave_a_flit_of_a_buffer_free_from_three_of_payload_on(depth, header, payload):
-    mesh = {"width": 64, "height": 64, "flit_bits": 32} if header == 2 else {}
+    mesh = {"width": 64, "height": 32, "flit_bits": 32} if header == 2 else {}
     form = PacketFormat(**(GOOD | mesh | {"buffer_flits": depth}))
     assert (form.header_flits, form.multicast_flits) == (header, payload)
 

@@ -26,13 +26,14 @@ from hwgen.simulate import simulate
 
 
 def _parts(stream, layers):
-    """Parts that tell by the counter of a WAIT whose they are, and by its count which."""
-    segments = [Segment.EMBEDDING, *[Segment.LAYERS] * layers, Segment.HEAD]
-    return [Part(segment, [Step(Instruction(Unit.SEND, "WAIT", {"ctr": stream, "count": number}))])
-            for number, segment in enumerate(segments)]
+    """Parts that tell by the counter of a WAIT whose they are, and by its count which: fronts are odd."""
+    kinds = [(Segment.EMBEDDING, False), *[(Segment.LAYERS, True), (Segment.LAYERS, False)] * layers,
+             (Segment.HEAD, True), (Segment.HEAD, False)]
+    return [Part(segment, front, [Step(Instruction(Unit.SEND, "WAIT", {"ctr": stream, "count": number}))])
+            for number, (segment, front) in enumerate(kinds)]
 
 
-def _order(streams, stages, stage, layers=2):
+def _order(streams, stages, stage, layers=1):
     program = take_turns([_parts(s, layers) for s in range(streams)], stages, stage)
     assert program[-1].op == "END"
     stream, order = 0, []
@@ -46,9 +47,16 @@ def _order(streams, stages, stage, layers=2):
     return order
 
 
-def test_streams_of_one_stage_take_turns_part_by_part():
-    assert _order(1, 1, 0) == [(0, 0), (0, 1), (0, 2), (0, 3)]
-    assert _order(2, 1, 0) == [(s, part) for part in range(4) for s in range(2)]
+def test_streams_of_one_stage_take_turns():
+    assert _order(1, 1, 0) == [(0, part) for part in range(5)]
+    assert _order(2, 1, 0) == [(s, part + step) for part in (0, 2, 4) for s in range(2) for step in (0, 1)
+                               if part + step < 5]
+
+
+def test_four_streams_put_off_their_fronts():
+    assert _order(4, 1, 0) == [
+        (0, 0), (1, 0), (0, 1), (2, 0), (1, 1), (3, 0), (2, 1), (0, 2), (3, 1), (1, 2), (0, 3), (2, 2), (1, 3), (3, 2),
+        (2, 3), (0, 4), (3, 3), (1, 4), (2, 4), (3, 4)]
 
 
 @pytest.mark.parametrize(("streams", "stages", "wanted"), [
@@ -59,26 +67,28 @@ def test_groups(streams, stages, wanted):
 
 
 def test_groups_follow_each_other_through_the_stages():
-    assert _order(2, 2, 0) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (1, 3)]
-    assert _order(2, 2, 1) == [(0, 0), (1, 0), (0, 1), (0, 2), (0, 3), (1, 1), (1, 2), (1, 3)]
+    assert _order(2, 2, 0) == [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (1, 2), (0, 3), (0, 4), (1, 3), (1, 4)]
+    assert _order(2, 2, 1) == [(0, 0), (1, 0), (0, 1), (0, 2), (0, 3), (0, 4), (1, 1), (1, 2), (1, 3), (1, 4)]
 
 
-@pytest.mark.parametrize(("streams", "stages"), [(2, 1), (4, 1), (2, 2), (8, 2), (4, 4), (8, 3)])
+@pytest.mark.parametrize(("streams", "stages"), [(2, 1), (4, 1), (8, 1), (2, 2), (8, 2), (4, 4), (8, 3)])
 def test_streams_never_wait_for_each_other_in_a_circle(streams, stages):
-    """Parts in every tile's order, and those that each waits for on other tiles, can all be put in one order."""
-    orders = [_order(streams, stages, stage) for stage in range(stages)]
+    """Parts in every tile's order, and those that each waits for on all tiles, can all be put in one order."""
+    layers = 2
+    first, last, end = 1, 2 * layers, 2 * layers + 1  # of layers: front of the first and back of the last; head's front
     before = {}
-    for stage, order in enumerate(orders):
-        for number, part in enumerate(order):
-            before[stage, *part] = {(stage, *order[number - 1])} if number else set()
-    for stage, order in enumerate(orders):
-        for stream, part in order:
-            kind = 0 if part == 0 else 2 if part == 3 else 1
-            needs = {0: [], 1: [(s, stream, 0) for s in range(stages)] if stage == 0 else [(stage - 1, stream, 2)],
-                     2: [(stages - 1, stream, 2)]}[kind]
-            before[stage, stream, part] |= set(needs)
-            if part == 2:
-                before[stage, stream, part].add((stage, stream, 1))
+    for stage in range(stages):
+        order = _order(streams, stages, stage, layers)
+        assert sorted(order) == [(s, part) for s in range(streams) for part in range(2 * layers + 3)]
+        for number, (stream, part) in enumerate(order):
+            before[stage, stream, part] = {(stage, *order[number - 1])} if number else set()
+            if part == first:
+                before[stage, stream, part] |= {(stage - 1, stream, last)} if stage else {
+                    (s, stream, 0) for s in range(stages)}
+            elif part == end:
+                before[stage, stream, part].add((stages - 1, stream, last))
+            elif part:
+                before[stage, stream, part].add((stage, stream, part - 1))
     done = set()
     while ready := {part for part, needs in before.items() if part not in done and needs <= done}:
         done |= ready

@@ -18,7 +18,8 @@
 
 struct Field { int at, bits; };
 struct Case { int x0, y0, x1, y1, host; };  // a destination
-#include "parameters.h"  // of the router; DESTINATIONS; ROUTES[class][place][port][destination]: mask of outputs
+// of the router; DESTINATIONS; ROUTES[class][place][port][destination]: mask of outputs; FORKS[class]: carries multicast
+#include "parameters.h"
 
 constexpr int PORTS = 5, BYTES = FLIT_BITS / 8, WORDS = FLIT_BITS / 32;
 enum { LOCAL, NORTH, EAST, SOUTH, WEST };
@@ -41,6 +42,7 @@ struct Moving {  // a flit inside the router
   Flit data;
   bool head, last, several;
   int routes, length;  // outputs that its packet may take (several: takes), flits left that a multicast needs room for
+  int case_;
 };
 
 struct Input {  // one channel of an input
@@ -89,6 +91,9 @@ class Bench {
   void check();
   int leave(int port, int channel, std::array<bool, PORTS>& used);
   int ready(int port, int channel) const;
+  int tree(int at, int port, int to) const;
+  void put_route(Flit& flit, int port, int channel, int to) const;
+  Flit onward(const Moving& flit, int channel, int output) const;
   int credits(int output, int channel) const { return DEPTH - before[output][channel].held; }
   int roomiest(int output, int channel_class) const;
   Flit random_flit() { Flit f; for (auto& word : f) word = random.next(); return f; }
@@ -102,6 +107,30 @@ static void put(Flit& flit, Field field, int value) {
     uint32_t& word = flit[(field.at + i) / 32];
     word = (word & ~(1u << (field.at + i) % 32)) | uint32_t(value >> i & 1) << (field.at + i) % 32;
   }
+}
+
+// What the header tells router `at` of its outputs: those of a packet to (0, 0) if it goes to the host.
+int Bench::tree(int at, int port, int to) const {
+  if (at < 0 || at >= WIDTH * HEIGHT) return 0;
+  const int routes = ROUTES[sizeof FORKS - 1][at][port][to];  // a class that forks is the last
+  return at == 0 && DESTINATIONS[to].host && routes ? 1 << LOCAL : routes;
+}
+
+// What the router before has found, of a packet of a class that forks; where it enters anything may stand there.
+void Bench::put_route(Flit& flit, int port, int channel, int to) const {
+  const bool enters = port == LOCAL || (port == WEST && place % WIDTH == 0);
+  if (FORKS[CLASS_OF[channel]] && !enters) put(flit, ROUTE, tree(place, port, to));
+}
+
+// A flit as it leaves by an output: the first one of a packet that can fork tells the next router its outputs.
+Flit Bench::onward(const Moving& flit, int channel, int output) const {
+  Flit sent = flit.data;
+  if (!flit.head || !FORKS[CLASS_OF[channel]]) return sent;
+  const bool ends = output == LOCAL || (output == WEST && place % WIDTH == 0);
+  const int next[PORTS] = {0, place - WIDTH, place + 1, place + WIDTH, place - 1};
+  const int from[PORTS] = {LOCAL, SOUTH, WEST, NORTH, EAST};
+  put(sent, ROUTE, ends ? 0 : tree(next[output], from[output], flit.case_));
+  return sent;
 }
 
 static CData no_channel;
@@ -154,11 +183,12 @@ void Bench::drive(int port, int idle) {
     input.length = input.left = 1 + random.below(several ? DEPTH : random.chance(70) ? 3 : 9);
   }
   const Case& c = DESTINATIONS[input.case_];
-  Moving flit{random_flit(), head, input.left == 1, c.x0 != c.x1 || c.y0 != c.y1, routes[input.case_], 1};
+  Moving flit{random_flit(), head, input.left == 1, c.x0 != c.x1 || c.y0 != c.y1, routes[input.case_], 1, input.case_};
   if (head) {
     put(flit.data, X0, c.x0), put(flit.data, Y0, c.y0), put(flit.data, HOST, c.host);
     if (MULTICAST) {
       put(flit.data, X1, c.x1), put(flit.data, Y1, c.y1), put(flit.data, FLITS, flit.several ? input.length - 1 : 0);
+      put_route(flit.data, port, channel, input.case_);
       if (flit.several) flit.length = input.length;
     }
   }
@@ -202,7 +232,7 @@ int Bench::leave(int port, int channel, std::array<bool, PORTS>& used) {
   const Moving flit = input.held.front();
   int seen = 0;
   for (int o = 0; o < PORTS; o++) {
-    if (!*out[o].valid || used[o] || std::memcmp(out[o].data, flit.data.data(), BYTES)) continue;
+    if (!*out[o].valid || used[o] || std::memcmp(out[o].data, onward(flit, channel, o).data(), BYTES)) continue;
     used[o] = true, seen |= 1 << o;
     if (*out[o].last != flit.last) fail(name(port, channel) + ": the end of a packet is lost or new at " + NAMES[o]);
     const int lane = CHANNELS > 1 ? *out[o].vc : 0;
@@ -313,7 +343,7 @@ void Bench::send(int port, int channel, int to) {
   Flit flit = random_flit();
   const Case& c = DESTINATIONS[to];
   put(flit, X0, c.x0), put(flit, Y0, c.y0), put(flit, HOST, c.host);
-  put(flit, X1, c.x1), put(flit, Y1, c.y1), put(flit, FLITS, 0);
+  put(flit, X1, c.x1), put(flit, Y1, c.y1), put(flit, FLITS, 0), put_route(flit, port, channel, to);
   *in[port].valid = 1, *in[port].last = 1, *in[port].vc = channel;
   std::memcpy(in[port].data, flit.data(), BYTES);
   settle(), tick();

@@ -60,7 +60,8 @@ class RouterBench:
 
 
 def _parameters(network, mutants):
-    fields = routing_fields(width=network.width, height=network.height, buffer_flits=network.buffer_flits)
+    fields = routing_fields(width=network.width, height=network.height, flit_bits=network.flit_bits,
+                            buffer_flits=network.buffer_flits, multicast=network.multicast)
     destinations = [HOST] + [
         (x0, y0, x1, y1) for y0 in range(network.height) for y1 in range(y0, network.height)
         for x0 in range(network.width) for x1 in range(x0, network.width)
@@ -78,6 +79,7 @@ def _parameters(network, mutants):
     lines += [f"constexpr int {name} = {value};" for name, value in values.items()]
     lines += [f"constexpr Field {name.upper()}{{{at}, {bits}}};" for name, (at, bits) in fields.items()]
     lines.append(f"constexpr int CLASS_OF[] = {_braces(class_of)};")
+    lines.append(f"constexpr bool FORKS[] = {_braces([int(c.multicast) for c in network.classes])};")
     cases = [(0, 0, 0, 0, 1) if d == HOST else (*d, 0) for d in destinations]
     lines.append(f"constexpr Case DESTINATIONS[CASES] = {_braces(cases)};")
     routes = [[[[_mask(network, c, x, y, port, d) for d in destinations] for port in PORTS]

@@ -5,6 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
 from hwgen.noc.network import Network
+from hwgen.noc.routes import DIRECTIONS, OPPOSITE
 from hwgen.noc.turns import PORTS
 from hwgen.rtl.router import Router
 from verify.link_watch import LinkWatch
@@ -18,7 +19,8 @@ LAWS = {
 }
 """
 delivery : the n-th flit that leaves an input's channel is the n-th that came, and is in the same cycle at the outputs
-    of its packet's route as `hwgen.noc` has it and at no others: at one of them, or at all if it is a multicast.
+    of its packet's route as `hwgen.noc` has it and at no others: at one of them, or at all if it is a multicast. The
+    field `route` of a packet that can fork is changed, to that of the next router.
 framing : in a channel of an output only a packet's flits pass from its first to its last, which all take that channel.
 turns : before a flit goes each other channel of its input once, and before each of these each other input once at every
     output that it may take. Counted are the cycles in which its outputs have room for it.
@@ -40,7 +42,7 @@ class RouterLaws(wiring.Component):
     Three bits that the router does not read colour the watched packet, its first flit and its watched flit; of the data
     only these and the routing fields are looked at. The router's place in the mesh and the watched packet's header are
     any constants. Assumed are the neighbours' sides of the credit protocol, and that the watched packet (in `credits`:
-    every packet) may come here and has the length that it states.
+    every packet) may come here and has the length and, if it can fork, the outputs that it states.
 
     Parameters: `law` of LAWS; `port` and `channel` that the watched packet comes in by; the `network`.
     """
@@ -123,11 +125,38 @@ class RouterLaws(wiring.Component):
 
     def _legal(self, port, channel, flit):
         """Whether a packet with this header can come here: it has a route, and a length that can be."""
-        routes = Cat(self._routes(port, channel, flit).values()).any()
+        outputs = self._routes(port, channel, flit)
+        routes = Cat(outputs.values()).any()
         if not self.multicast:
             return routes
         length = self._field(flit, "flits")
-        return routes & Mux(self._several(flit), length < self.depth, length == 0)
+        return routes & Mux(self._several(flit), length < self.depth, length == 0) & self._tells(port, channel, flit)
+
+    def _tells(self, port, channel, flit):
+        """Whether a packet of a class that forks tells its outputs, if it comes from another router."""
+        if not self._forks(channel) or port == "local":
+            return Const(1)
+        true = self._field(flit, "route") == self._tree(port, channel, flit, *self.my)
+        return true | (self.my[0] == 0) if port == "west" else true
+
+    def _forks(self, channel):
+        return next(c.multicast for c in self.network.classes if channel in c.channels)
+
+    def _tree(self, port, channel, flit, x, y):
+        """The field `route` that a packet has at router (x, y): one to the host as if it went to (0, 0)."""
+        fields = {name: self._field(flit, name) for name in self.fields} | {"host": Const(0)}
+        return Cat(permitted_outputs(self.network, port, channel, PORTS, (x, y), fields).values())
+
+    def _onward(self, output):
+        """The header of the watched packet as it leaves by an output."""
+        if not self._forks(self.channel):
+            return self.head
+        at, bits = self.fields["route"]
+        route = Const(0, bits)
+        if output != "local":
+            dx, dy = DIRECTIONS[output]
+            route = self._tree(OPPOSITE[output], self.channel, self.head, self.my[0] + dx, self.my[1] + dy)
+        return Cat(self.head[:at], route, self.head[at + bits:])
 
     def _watch_packet(self, m):
         """Follow the watched packet and flit to the front of their channel."""
@@ -185,7 +214,7 @@ class RouterLaws(wiring.Component):
             hits.append(hit := out.valid & flit)
             kept = Cat(self._in_channel(out, v) for v in self._class_lanes()).any()
             same = packet & (first == self.is_head) & (out.last == self.is_last) & kept
-            same &= ~self.is_head | (out.data[:self.head_bits] == self.head)
+            same &= ~self.is_head | (out.data[:self.head_bits] == self._onward(o))
             due = self.leaves & self.expected[o]
             m.d.sync += Assert(ResetSignal() | ~hit | (due & same), f"{o} has the flit wrongly or changed")
             m.d.sync += Assert(ResetSignal() | ~(due & self._several(self.head)) | hit, f"{o} misses the flit")

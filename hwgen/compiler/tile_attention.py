@@ -13,6 +13,7 @@ class TileAttention(TileBuilder):
 
     def qkv(self, layer):
         """This tile's rows of q, k, v, each sent to the tiles whose units need it."""
+        self.part(Segment.LAYERS, front=True)
         self.wait(Unit.VECTOR, X, self.config.hidden, self.memory.x)
         if layer == self.stage.layers[0]:
             self.wait(Unit.VECTOR, ROPE, self.config.head_dim, self.memory.rope)
@@ -26,6 +27,7 @@ class TileAttention(TileBuilder):
             weights = self.rom("qkv", layer, start, stop, words)
             for segment in self._segments(layer, start, stop):
                 self._segment(layer, segment, operand, weights, start, words)
+        self.part(Segment.LAYERS, front=True)
         self._expect(layer)
 
     def _segments(self, layer, start, stop):

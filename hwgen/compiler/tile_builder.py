@@ -74,9 +74,9 @@ class TileBuilder:
 
     # --- instructions -------------------------------------------------------------------------------------------
 
-    def part(self, segment: Segment):
-        """Begin a part of the program: streams take turns between parts. Every tile has the same parts."""
-        self.parts.append(Part(segment, []))
+    def part(self, segment: Segment, front: bool = False):
+        """Begin a part of the program; every tile has the same parts."""
+        self.parts.append(Part(segment, front, []))
 
     def emit(self, unit, op, fields, reads=(), writes=(), when=When.ALWAYS):
         self.parts[-1].steps.append(Step(Instruction(unit, op, fields, when), tuple(reads), tuple(writes)))

@@ -34,8 +34,6 @@ class TileProgram(TileAttention):
             self.project(layer)
             self.gate_up(layer)
             self.down(layer)
-        if len(self.placement.stages) > 1:
-            self.part(Segment.HEAD)
         self.head()
         return self
 
@@ -129,6 +127,7 @@ class TileProgram(TileAttention):
         """Output projection and residual addition."""
         config = self.config
         length, bias = config.heads * config.head_dim, config.output_bias
+        self.part(Segment.LAYERS, front=True)
         self.wait(Unit.VECTOR, ATTENTION, length + len(self.placement.bystanders(layer)), self.memory.attention)
         start, stop = self.hidden_rows
         if layer == self.stage.layers[0] and stop > start:
@@ -145,6 +144,7 @@ class TileProgram(TileAttention):
     def gate_up(self, layer):
         """silu(gate) * up in chunks, so that sending overlaps computing."""
         config, graph = self.config, self.graph.layers[layer]
+        self.part(Segment.LAYERS, front=True)
         self.wait(Unit.VECTOR, X, config.hidden, self.memory.x)
         start, stop = self.ffn_rows
         if stop > start:
@@ -171,6 +171,7 @@ class TileProgram(TileAttention):
     def down(self, layer):
         """Down projection and residual addition."""
         config = self.config
+        self.part(Segment.LAYERS, front=True)
         self.wait(Unit.VECTOR, H, config.ffn + len(self.placement.ffn_bystanders(layer)), self.memory.h)
         start, stop = self.hidden_rows
         if stop > start:
@@ -185,6 +186,7 @@ class TileProgram(TileAttention):
     def head(self):
         """Final norm, head rows, greedy pick or logits, and exactly one result or done message."""
         config, n = self.config, self.config.hidden
+        self.part(Segment.HEAD, front=True)
         self.wait(Unit.VECTOR, X, n, self.memory.x)
         if config.tied:
             self.wait(Unit.VECTOR, GAIN, n, self.memory.gain)

@@ -1,12 +1,14 @@
 """The order in which a tile works on its streams.
 
-A part of a stream's program ends with what the next phase does before its matrix product, so that one stream's gather
-and vector work go on while another's matrix product does. Streams in one stage take turns part by part. Behind each
-other, through several stages, go groups of streams: in slot t a tile of stage s has the layers of group t - s, the
-embedding of group t and the head of the group that has left the last stage.
+A phase is a front, which waits for what was gathered and quantises it, and a back: matrix rows, what becomes of them,
+the next gather. A turn is a back with the front of the phase after it. Streams in one stage take turns, so that one's
+gather and vector work go on while another's matrix product does; four and more put off each front until after the next
+stream's back, for by then its words are there and the vector unit need not wait. Behind each other, through several
+stages, go groups of streams: in slot t a tile of stage s has the layers of group t - s, the embedding of group t and
+the head of the group that has left the last stage.
 
-Every tile takes parts in the order of (slot, segment, part, stream), and what a part waits for comes before it in that
-order on whatever tile, so streams never wait for each other in a circle.
+Every tile keeps this order, and what a part waits for comes before it on whatever tile, so streams never wait for each
+other in a circle.
 """
 
 from collections.abc import Iterator, Sequence
@@ -24,9 +26,10 @@ class Segment(IntEnum):
 
 
 class Part(NamedTuple):
-    """What a stream does in one turn."""
+    """What a stream does at once: the front of a phase or a back."""
 
     segment: Segment
+    front: bool
     steps: list[Step]
 
 
@@ -59,6 +62,24 @@ def _turns(programs, stages: int, stage: int) -> Iterator[tuple[int, Part]]:
 
 
 def _by_turns(programs, streams, segments):
-    chosen = [[(stream, part) for part in programs[stream] if part.segment in segments] for stream in streams]
-    for turn in zip(*chosen, strict=True):
-        yield from turn
+    """(stream, part): turn by turn of all, a front `late` turns behind its back."""
+    rounds = zip(*(_pairs(programs[s], s, segments) for s in streams), strict=True)
+    turns = [turn for turns in rounds for turn in turns]
+    late = 1 if len(streams) > 2 else 0
+    for number, (back, _) in enumerate(turns):
+        yield back
+        if number >= late:
+            yield turns[number - late][1]
+    yield from (front for _, front in turns[len(turns) - late:])
+
+
+def _pairs(program, stream, segments):
+    """Backs, each with the front that follows it."""
+    parts = [part for part in program if part.segment in segments]
+    nothing = Part(parts[0].segment, False, [])
+    pairs, rest = [], parts if not parts[0].front else [nothing, *parts]
+    while rest:
+        back, rest = rest[0], rest[1:]
+        front, rest = (rest[0], rest[1:]) if rest and rest[0].front else (nothing, rest)
+        pairs.append(((stream, back), (stream, front)))
+    return pairs

@@ -1,8 +1,9 @@
 """Outputs that a packet's first flit asks for: the rules of `hwgen.noc.routes` as logic."""
 
-from amaranth.hdl import Const
+from amaranth.hdl import Cat, Const, Mux
 
 from hwgen.noc import routes
+from hwgen.noc.turns import PORTS
 
 
 class HeadRoutes:
@@ -24,10 +25,11 @@ class HeadRoutes:
         """Output -> whether the packet takes it; `prefer(a, b)`: whether a router that may choose takes b, not a.
 
         Outputs that the packet can never take may be there, too. A multicast class also carries unicast, as trees of
-        one node.
+        one node; its packets bring along what the router before has found (`onward`), or this one on their way in
+        (`first`).
         """
         if channel_class.multicast:
-            return self._branches()
+            return self._to_host(dict(zip(PORTS, self.route(), strict=True)))
         rules = {routes.xy: self._xy, routes.yx: self._yx, routes.west_first: self._west_first,
                  routes.odd_even: self._odd_even}
         return self._to_host(rules[channel_class.rule](prefer))
@@ -93,19 +95,37 @@ class HeadRoutes:
         return chosen | {c: column[c] & (~(row["east"] | row["west"]) | to_column["east", c] | to_column["west", c])
                          for c in column}
 
-    def _branches(self):
-        """The XY tree of a rectangle, see `hwgen.noc.routes.branches`."""
+    def route(self):
+        """The field `route`: outputs, in the order of PORTS."""
+        return self._field("route")
+
+    def first(self):
+        """The field `route` of a packet that enters the network at this router's input."""
+        return self._tree(self._port, self._my_x, self._my_y)
+
+    def onward(self, output):
+        """The field `route` for the router behind an output; 0 where the packet leaves the network."""
+        if output == "local":
+            return Const(0, len(PORTS))
+        dx, dy = routes.DIRECTIONS[output]
+        x, y = ((place + step)[:len(place)] for place, step in ((self._my_x, dx), (self._my_y, dy)))
+        route = self._tree(routes.OPPOSITE[output], x, y)
+        return Mux(self._my_x.any(), route, 0) if output == "west" and self._host else route
+
+    def _tree(self, port, x, y):
+        """Outputs of a packet that comes into router (x, y) by a port, as `hwgen.noc.routes.branches` has them."""
         x0, x1, y0, y1 = (self._field(name) for name in ("x0", "x1", "y0", "y1"))
-        begun_x, begun_y, left_x, left_y = (x0 <= self._my_x, y0 <= self._my_y, x1 >= self._my_x, y1 >= self._my_y)
-        north, south = y0 < self._my_y, y1 > self._my_y
+        begun_x, begun_y, left_x, left_y = (x0 <= x, y0 <= y, x1 >= x, y1 >= y)
         # the rectangle never lies wholly behind, where the packet is from
-        if self._port == "north":
-            return {"local": begun_y, "south": y1 != self._my_y}
-        if self._port == "south":
-            return self._to_host({"local": left_y, "north": y0 != self._my_y})
-        inside = {"east": left_x, "west": begun_x, "local": begun_x & left_x}[self._port]
-        return self._to_host({
-            "local": inside & begun_y & left_y, "north": inside & north, "south": inside & south,
-            "east": x1 != self._my_x if self._port == "west" else x1 > self._my_x,
-            "west": x0 != self._my_x if self._port == "east" else x0 < self._my_x,
-        })
+        if port == "north":
+            outputs = {"local": begun_y, "south": y1 != y}
+        elif port == "south":
+            outputs = {"local": left_y, "north": y0 != y}
+        else:
+            inside = {"east": left_x, "west": begun_x, "local": begun_x & left_x}[port]
+            outputs = {
+                "local": inside & begun_y & left_y, "north": inside & (y0 < y), "south": inside & (y1 > y),
+                "east": {"west": x1 != x, "local": x1 > x}.get(port, Const(0)),
+                "west": {"east": x0 != x, "local": x0 < x}.get(port, Const(0)),
+            }
+        return Cat(outputs.get(output, Const(0)) for output in PORTS)

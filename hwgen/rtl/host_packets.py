@@ -90,8 +90,8 @@ class HostSender(wiring.Component):
         values = {
             "x0": held["x"], "x1": Mux(to_rectangle, packet.width - 1, held["x"]),
             "y0": held["y"], "y1": Mux(to_rectangle, packet.height - 1, held["y"]),
-            "host": Const(0, 1), "flits": Mux(to_rectangle, packet.header_flits + two_flits, 0), "ctr": held["ctr"],
-            "last": held["two"] & ~split, "addr": addr,
+            "host": Const(0, 1), "flits": Mux(to_rectangle, packet.header_flits + two_flits, 0),
+            "route": Const(0, 5), "ctr": held["ctr"], "last": held["two"] & ~split, "addr": addr,
         }
         return Cat(_fit(values[name], bits) for name, (_, bits) in packet.fields.items())
 

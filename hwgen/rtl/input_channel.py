@@ -15,6 +15,8 @@ class InputChannel:
     able : the flit at the head can go: to its one output, or to all of them.
     multicast : whether the channel carries forks.
     wants : output -> whether that flit goes there (only where it can, if the channel carries no forks).
+    asks, fits, goes_on : only if the channel carries forks: output -> whether a packet that begins with that flit goes
+        there; one begins and has room at all of them; one is under way and its flit can go.
     lanes : output -> {channel: whether it would go on in that channel there}. Early: no flit is looked at.
     lost : a packet asks for no output.
 
@@ -26,11 +28,14 @@ class InputChannel:
                  outputs: dict):
         self.multicast = channel_class.multicast
         self.buffer, self._name, self._class, self._k = buffer, name, channel_class, k
-        self._routes, self._outputs = routes, outputs
+        self._routes, self._outputs, self._middle = routes, outputs, Signal(name=f"middle_{name}")
         self.able, self.lost = Signal(name=f"able_{name}"), Signal(name=f"lost_{name}")
         locks = {o: Signal(name=f"lock_{name}_{o}") for o in outputs}
-        middle = Signal(name=f"middle_{name}")
-        m.d.comb += middle.eq(Cat(locks.values()).any())
+        middle = self._middle
+        if self.multicast:  # a register of its own settles earlier
+            m.d.sync += middle.eq(Mux(buffer.pop, ~buffer.r_last, middle))
+        else:
+            m.d.comb += middle.eq(Cat(locks.values()).any())
         taken = self._taken(m)
         self.wants = {o: Signal(name=f"wants_{name}_{o}") for o in outputs}
         held = self._hold_lanes(m, self.wants, middle)
@@ -38,17 +43,25 @@ class InputChannel:
         # what is known without a look at the flit comes first: where the packet goes settles last
         new, under_way = buffer.r_valid & ~middle, buffer.r_valid & middle
         if self.multicast:
-            goes_on = under_way & ~Cat(lock & ~follows[o] for o, lock in locks.items()).any()
             missing = Cat(taken[o] & ~begins[o] for o in outputs).any()
-            m.d.comb += self.able.eq(goes_on | (new & Cat(taken.values()).any() & ~missing))
+            self.asks, self.fits = taken, Signal(name=f"fits_{name}")
+            self.goes_on = under_way & ~Cat(lock & ~follows[o] for o, lock in locks.items()).any()
+            m.d.comb += self.fits.eq(new & Cat(taken.values()).any() & ~missing)
+            m.d.comb += self.able.eq(self.goes_on | self.fits)
             m.d.comb += [self.wants[o].eq(lock | (~middle & taken[o])) for o, lock in locks.items()]
+            m.d.comb += self.lost.eq(new & ~Cat(taken.values()).any())
         else:
             for o, lock in locks.items():
                 m.d.comb += self.wants[o].eq((buffer.r_valid & lock & follows[o]) | (taken[o] & (new & begins[o])))
             m.d.comb += self.able.eq(Cat(self.wants.values()).any())
-        m.d.comb += self.lost.eq(new & ~self.able & Cat(begins.values()).all())
+            m.d.comb += self.lost.eq(new & ~self.able & Cat(begins.values()).all())
         for o, lock in locks.items():
             m.d.sync += lock.eq(Mux(buffer.pop, self.wants[o] & ~buffer.r_last, lock))
+
+    def onward(self, output):
+        """What the flit at the head has in place of the field `route` when it goes on to an output."""
+        route = self._routes.route()
+        return Mux(self._middle, route, self._routes.onward(output)) if self.multicast else route
 
     def _taken(self, m):
         """Output -> whether a packet that begins with the flit at the head goes there."""

@@ -16,7 +16,7 @@ def bits_for(largest: int) -> int:
 
 
 def check_flit_bits(flit_bits: int) -> None:
-    """Raise ValueError unless a flit may have this many bits; 32 hold the 29 of any mesh's routing fields."""
+    """Raise ValueError unless a flit may have this many bits."""
     if flit_bits not in FLIT_BITS:
         raise ValueError(f"Flit width must be {', '.join(map(str, FLIT_BITS[:-1]))} or {FLIT_BITS[-1]}, "
                          f"not {flit_bits!r}")
@@ -62,12 +62,17 @@ def check_mesh(width: int, height: int) -> None:
             raise ValueError(f"Mesh {name} must be 1 to 64, not {value!r}")
 
 
-def routing_fields(*, width: int, height: int, buffer_flits: int) -> dict[str, tuple[int, int]]:
-    """Name -> (least significant bit, width) of the fields routers read; all lie in the first flit."""
+def routing_fields(*, width: int, height: int, flit_bits: int, buffer_flits: int,
+                   multicast: bool) -> dict[str, tuple[int, int]]:
+    """Name -> (least significant bit, width) of the fields routers read. Raises ValueError if a flit is too short."""
     widths = {
         "x0": bits_for(width - 1), "x1": bits_for(width - 1), "y0": bits_for(height - 1), "y1": bits_for(height - 1),
-        "host": 1, "flits": bits_for(buffer_flits - 1),
+        "host": 1, "flits": bits_for(buffer_flits - 1), "route": 5 * multicast,
     }
+    bits = sum(widths.values())
+    if bits > flit_bits:
+        raise ValueError(f"Flit width must be at least {bits} bits for multicast in a mesh of {width} x {height} with "
+                         f"buffers of {buffer_flits} flits, not {flit_bits!r}")
     return _place(widths, 0)
 
 
@@ -90,7 +95,8 @@ class PacketFormat:
     ----------
     fields : name -> (least significant bit, width) in the header, counted from bit 0 of its first flit.
         x0, x1, y0, y1: destination rectangle, inclusive (a packet to the host: all zero); host: leaves by the west
-        port of (0, 0); flits: flits of the whole packet - 1 for a multicast, else 0; ctr: arrival counter;
+        port of (0, 0); flits: flits of the whole packet - 1 for a multicast, else 0; route: 0, for the routers, a bit
+        for each port; ctr: arrival counter;
         last: words in the last flit - 1; addr: first word's address, or the kind of a message to the host.
     header_flits : 1, or 2 where the fields do not fit one flit.
     max_multicast_words, max_unicast_words, max_host_words : payload limits of one packet, in words of 32 bits.
@@ -117,7 +123,8 @@ class PacketFormat:
         self.classes = channel_classes(routing, virtual_channels, self.multicast)
         self.streams, self.counters = streams, counter_numbers(streams)
         self.words_per_flit = flit_bits // 32
-        self.fields = routing_fields(width=width, height=height, buffer_flits=buffer_flits)
+        self.fields = routing_fields(width=width, height=height, flit_bits=flit_bits, buffer_flits=buffer_flits,
+                                     multicast=self.multicast)
         rest = {"ctr": self.counters.bits, "last": bits_for(self.words_per_flit - 1), "addr": address_bits}
         self.fields |= _place(rest, sum(bits for _, bits in self.fields.values()))
         self.header_bits = sum(bits for _, bits in self.fields.values())

@@ -1,6 +1,6 @@
 """Send unit of a tile: reads words from vector memory and sends them as packets."""
 
-from amaranth.hdl import Cat, Module, Mux, Signal
+from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
@@ -172,7 +172,7 @@ class PacketSender(wiring.Component):
         values = {
             "x0": Mux(host, 0, command.x0), "x1": Mux(host, 0, high_x), "y0": Mux(host, 0, command.y0),
             "y1": Mux(host, 0, high_y), "host": host,
-            "flits": Mux(several, size + self.packet.header_flits, 0),
+            "flits": Mux(several, size + self.packet.header_flits, 0), "route": Const(0, 5),
             "ctr": Mux(host, self.flags, command.ctr), "last": last, "addr": address,
         }
         parts = [value[:bits] if bits else value[:0] for value, bits in

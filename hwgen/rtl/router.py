@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from itertools import chain, combinations
 
-from amaranth.hdl import Assert, Cat, Module, ResetSignal, Signal
+from amaranth.hdl import Assert, Cat, Const, Module, Mux, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
@@ -72,7 +72,8 @@ class Router(wiring.Component):
         self.virtual_channels, self.routing, self.sides, self.host = virtual_channels, routing, tuple(sides), bool(host)
         self.classes = channel_classes(routing, virtual_channels, self.multicast)
         self.ports = [p for p in PORTS if p == "local" or p in sides or (p == "west" and host)]
-        self.fields = routing_fields(width=width, height=height, buffer_flits=buffer_flits)
+        self.fields = routing_fields(width=width, height=height, flit_bits=flit_bits, buffer_flits=buffer_flits,
+                                     multicast=self.multicast)
         links = {}
         for port in self.ports:
             links |= {f"{port}_in": In(Link(flit_bits, virtual_channels)),
@@ -116,14 +117,26 @@ class Router(wiring.Component):
                 name = f"{port}_{v}" if self.virtual_channels > 1 else port
                 buffer = FlitBuffer(flit_bits=self.flit_bits, depth=self.port_flits[port])
                 m.submodules[f"{name}_buffer"] = buffer
+                enters = channel_class.multicast and (port == "local" or (port == "west" and self.host))
                 m.d.comb += [
                     buffer.w_valid.eq(source.valid & (source.vc == v if self.virtual_channels > 1 else 1)),
-                    buffer.w_data.eq(source.data), buffer.w_last.eq(source.last), source.credit[v].eq(buffer.pop),
+                    buffer.w_data.eq(self._with_route(m, name, port, buffer) if enters else source.data),
+                    buffer.w_last.eq(source.last), source.credit[v].eq(buffer.pop),
                 ]
                 routes = HeadRoutes(buffer.r_data, self.fields, self.my_x, self.my_y, port, self.host)
                 channels[v] = InputChannel(m, name=name, buffer=buffer, channel_class=channel_class, k=k,
                                            routes=routes, outputs={o: outputs[o] for o in ways})
         return channels
+
+    def _with_route(self, m, name, port, buffer):
+        """A flit that comes in by a port: the first of a packet that enters the network here gets its route."""
+        flit, (at, bits) = getattr(self, f"{port}_in").data, self.fields["route"]
+        inside = Signal(name=f"inside_{name}")
+        with m.If(buffer.w_valid):
+            m.d.sync += inside.eq(~buffer.w_last)
+        enters = ~inside if port == "local" else ~inside & ~self.my_x.any()
+        route = HeadRoutes(flit, self.fields, self.my_x, self.my_y, port, self.host).first()
+        return Cat(flit[:at], Mux(enters, route, flit[at:at + bits]), flit[at + bits:])
 
     def _turn(self, m, port, channels):
         """Channel -> whether none that can send was served less recently."""
@@ -154,20 +167,28 @@ class Router(wiring.Component):
         return win, {i: Cat(bit for (j, _), bit in win.items() if j == i).any() for i in inputs}
 
     def _allocate_trees(self, m, inputs, wants):
-        """The same with multicast: an input yields as a whole to those ahead of it that want one of its outputs.
+        """The same with multicast: an input yields as a whole to those ahead of it that ask for one of its outputs.
 
-        One order serves all outputs: with one for each, two forks could yield to each other.
+        One order serves all outputs: with one for each, two forks could yield to each other. Whether a flit can go
+        settles last: of a lone channel it is looked at last. A packet under way has its outputs to itself.
         """
         order = ServiceOrder(self.ports, "order")
-        able = {i: Cat(channel.able for channel in channels.values()).any() for i, channels in inputs.items()}
         served = {i: Signal(name=f"served_{i}") for i in inputs}
+        asks, fits, goes_on = dict(wants), {}, {}
+        for i, channels in inputs.items():
+            channel, *others = channels.values()
+            if channel.multicast and not others:
+                asks |= {(i, o): bit for o, bit in channel.asks.items()}
+                fits[i], goes_on[i] = channel.fits, channel.goes_on
+            else:
+                fits[i], goes_on[i] = Cat(channel.able for channel in channels.values()).any(), Const(0)
         for i in inputs:
             ahead = []
             for j in inputs:
-                shared = [wants[i, o] & wants[j, o] for o in self.ports if (i, o) in wants and (j, o) in wants]
+                shared = [asks[i, o] & asks[j, o] for o in self.ports if (i, o) in asks and (j, o) in asks]
                 if j != i and shared:
-                    ahead.append(Cat(shared).any() & order.before(j, i) & able[j])
-            m.d.comb += served[i].eq(able[i] & ~Cat(ahead).any())
+                    ahead.append(Cat(shared).any() & order.before(j, i) & fits[j])
+            m.d.comb += served[i].eq(goes_on[i] | (fits[i] & ~Cat(ahead).any()))
         order.serve(m, served)
         return {(i, o): bit & served[i] for (i, o), bit in wants.items()}, served
 
@@ -182,7 +203,8 @@ class Router(wiring.Component):
                 m.d.comb += flits[i].eq(one_hot_mux(chosen[i].values(), heads))
         for o, output in outputs.items():
             sources, sink = [i for i in inputs if (i, o) in win], getattr(self, f"{o}_out")
-            flit = one_hot_mux([win[i, o] for i in sources], [flits[i] for i in sources])
+            flit = one_hot_mux([win[i, o] for i in sources],
+                               [self._onward(flits[i], chosen[i], inputs[i], o) for i in sources])
             clash = Cat(win[i, o] & win[j, o] for i, j in combinations(sources, 2)).any()
             m.d.sync += Assert(ResetSignal() | ~clash, f"two flits at once leave by {o}")
             m.d.comb += [
@@ -194,6 +216,15 @@ class Router(wiring.Component):
                     win[i, o] & self._lane(chosen[i], inputs[i], o, v) for i in sources).any())
             if self.virtual_channels > 1:
                 m.d.comb += sink.vc.eq(encoded(output.send))
+
+    def _onward(self, flit, chosen, channels, output):
+        """A flit as it goes on to an output: the first one of a multicast class tells the next router its outputs."""
+        if not self.multicast:
+            return flit
+        at, bits = self.fields["route"]
+        routes = [channel.onward(output) for channel in channels.values()]
+        route = one_hot_mux(chosen.values(), routes) if len(routes) > 1 else routes[0]
+        return Cat(flit[:at], route, flit[at + bits:])
 
     def _lane(self, chosen, channels, output, v):
         """Whether the flit that an input may send goes on in channel `v` of an output."""
