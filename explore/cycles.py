@@ -21,6 +21,8 @@ from hwgen.compiler.tile_memory import value_blocks
 
 NORM_FRONT, COPY_FRONT = 4, 2
 """Vector instructions before a matrix product: a wait, and a norm or a copy into operand memory."""
+PAIR = 2
+"""Streams that take turns back and front together; more put each front off until after the next stream's back."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Overheads:
     of a tile. `message`: per message of q, k, v. `token`: per step, from the last answer to the first instruction.
     `gather`: factor on the cycles of a gather, what forks lose that wait for all their outputs. Of streams that take
     turns: `turn`: per part of the program; `stall`: share of a gather for which the vector unit, which waits for it
-    in the order of its instructions, is lost to other streams. These two are not fitted: eight small chips agree.
+    in the order of its instructions, is lost to other streams. These two are not fitted: nine small chips agree.
     """
 
     phase: float = 14.0
@@ -187,14 +189,17 @@ def _turns(phase, band, together, settle, o):
 
     One stream alone goes through work and gather. Of several the longest goes on without a pause: that chain, or for
     all of them the matrix unit, the vector unit with its waits, or what a tile takes in. A front that does not fit
-    into a queue keeps the sequencer from the next stream.
+    into a queue keeps the sequencer from the next stream. Where a front comes after the next stream's back, two
+    streams share a wait.
     """
     present = band.nodes > 0
     work, wait = (phase.work * present).amax(1), o.gather * phase.shown + settle
     chain = work + wait
+    apart = torch.where(together > PAIR, 2.0, 1.0)[:, None]
     stalled = phase.vector + o.stall * (o.gather * phase.gather + settle)[:, None]
-    each = torch.where(band.stations >= phase.front, torch.maximum(phase.matrix, stalled), chain[:, None])
-    each = (each.minimum(chain[:, None]) * present).amax(1).maximum(o.gather * phase.gather) + o.turn
+    free = torch.maximum(phase.matrix, phase.vector).maximum(stalled / apart)
+    each = torch.where(band.stations >= phase.front, free, chain[:, None]).minimum(chain[:, None])
+    each = (each * present).amax(1).maximum(o.gather * phase.gather) + o.turn
     longer = torch.where(together > 1, (together * each / chain).clamp(min=1), torch.ones_like(chain))
     return work * longer, wait * longer
 
