@@ -140,7 +140,7 @@ def test_refusals(arguments, message, tmp_path):
 
 
 def test_flits_too_narrow_to_tell_packets_apart(tmp_path):
-    with pytest.raises(HwgenError, match="flit_bits must be at least 49 .* not 32"):
+    with pytest.raises(HwgenError, match="flit_bits must be at least 54 .* not 32"):
         MeshBench(Design(64, 64, flit_bits=32), tmp_path)
 
 

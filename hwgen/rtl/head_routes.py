@@ -25,8 +25,7 @@ class HeadRoutes:
         """Output -> whether the packet takes it; `prefer(a, b)`: whether a router that may choose takes b, not a.
 
         Outputs that the packet can never take may be there, too. A multicast class also carries unicast, as trees of
-        one node; its packets bring along what the router before has found (`onward`), or this one on their way in
-        (`first`).
+        one node; its packets bring along what the router before found (`onward`), or this one as they came (`first`).
         """
         if channel_class.multicast:
             return self._to_host(dict(zip(PORTS, self.route(), strict=True)))

@@ -64,7 +64,7 @@ def check_mesh(width: int, height: int) -> None:
 
 def routing_fields(*, width: int, height: int, flit_bits: int, buffer_flits: int,
                    multicast: bool) -> dict[str, tuple[int, int]]:
-    """Name -> (least significant bit, width) of the fields routers read. Raises ValueError if a flit is too short."""
+    """Name -> (least significant bit, width) of the fields routers read. Raises ValueError if a flit is too narrow."""
     widths = {
         "x0": bits_for(width - 1), "x1": bits_for(width - 1), "y0": bits_for(height - 1), "y1": bits_for(height - 1),
         "host": 1, "flits": bits_for(buffer_flits - 1), "route": 5 * multicast,
