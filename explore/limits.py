@@ -28,7 +28,7 @@ class Reason(Enum):
     NO_TILE = "every operator class must have a tile whose share is above 0"
     NETWORK = "the network must know this routing with these virtual channels and multicast"
     STAGES = "pipeline_stages must be at most the rows of the mesh and the layers of the model"
-    HEADER = "buffer_flits must hold the header and one flit of payload of a multicast packet"
+    HEADER = "buffer_flits must hold the header and one flit of payload of a multicast packet, flit_bits what routers read"
     ROM = "the weight ROM of a tile must be within what instructions can address"
     KV = "the KV cache of a tile must be within what instructions can address: use more tiles or a shorter context"
     VMEM = "the vector memory of a tile must be within what instructions can address"
@@ -88,7 +88,7 @@ def violations(knobs: Knobs, load: TileLoad, form: Packets, scenario: Scenario, 
         Reason.NO_TILE: 1 - load.placed.double(),
         Reason.NETWORK: 1 - _network_exists(knobs).double(),
         Reason.STAGES: over(knobs.pipeline_stages[:, 0], knobs.height[:, 0].clamp(max=scenario.workload.layers)),
-        Reason.HEADER: (1 - form.several[:, 0]).clamp(min=0),
+        Reason.HEADER: (1 - form.several[:, 0]).clamp(min=0) + over(form.routing, knobs.flit_bits)[:, 0],
         # two words of 4-bit codes have two addresses
         Reason.ROM: over(rom, ADDRESS_LIMITS["rom"] // (2 if scenario.workload.mxfp4 else 1)),
         Reason.KV: over(load.kvmem.amax(1), ADDRESS_LIMITS["kvmem"]),

@@ -13,7 +13,7 @@ from torch import Tensor
 from explore.space import Knobs
 from explore.straight import ceil, words
 from hwgen.isa import STREAM_COUNTERS, counter_numbers
-from hwgen.rtl.packet import MAX_UNICAST_FLITS
+from hwgen.rtl.packet import MAX_UNICAST_FLITS, ROUTE_BITS
 
 WORD_BITS = 32
 FORK_LEAST, FORK_FULL = 0.02, 0.36
@@ -30,6 +30,8 @@ class Packets:
     per_flit: Tensor
     header: Tensor
     several: Tensor
+    routing: Tensor
+    """Bits that routers read, which the first flit has to hold."""
 
     def flits(self, count: Tensor, gathered: bool) -> Tensor:
         """Flits of a message of `count` words, headers included; 0 words are no message."""
@@ -48,11 +50,12 @@ def packets(knobs: Knobs, reach: Tensor) -> Packets:
     per_flit = knobs.flit_bits / WORD_BITS
     address = _bits(reach.amax(1, keepdim=True) - 1).clamp(3, 16)
     bits = 2 * _bits(knobs.width - 1) + 2 * _bits(knobs.height - 1) + 1 + _bits(knobs.buffer_flits - 1)
+    bits = bits + ROUTE_BITS * (knobs.multicast > 0)
     counter = _bits(STREAM_COUNTERS * knobs.streams + 2).clamp(min=counter_numbers(1).bits)
     header = ceil((bits + counter + _bits(per_flit - 1) + address) / knobs.flit_bits)
     joined = (knobs.multicast > 0) & (knobs.tiles > 1)
     several = torch.where(joined, knobs.buffer_flits - header, torch.full_like(header, MAX_UNICAST_FLITS))
-    return Packets(per_flit, header, several)
+    return Packets(per_flit, header, several, bits)
 
 
 def receive_cycles(per_flit: Tensor, lanes: Tensor, rows: Tensor | None = None) -> Tensor:

@@ -6,6 +6,8 @@ from hwgen.isa import STREAMS, counter_numbers
 from hwgen.noc.gather import MAX_UNICAST_FLITS, multicast_flits
 from hwgen.noc.network import FLIT_BITS, VIRTUAL_CHANNELS, channel_classes
 
+ROUTE_BITS = 5
+"""A bit for each port of the router that a multicast packet comes to next."""
 MAX_HOST_WORDS = 64
 """Words of a message to the host, which is always one packet: messages of several packets could mix."""
 
@@ -67,7 +69,7 @@ def routing_fields(*, width: int, height: int, flit_bits: int, buffer_flits: int
     """Name -> (least significant bit, width) of the fields routers read. Raises ValueError if a flit is too narrow."""
     widths = {
         "x0": bits_for(width - 1), "x1": bits_for(width - 1), "y0": bits_for(height - 1), "y1": bits_for(height - 1),
-        "host": 1, "flits": bits_for(buffer_flits - 1), "route": 5 * multicast,
+        "host": 1, "flits": bits_for(buffer_flits - 1), "route": ROUTE_BITS * multicast,
     }
     bits = sum(widths.values())
     if bits > flit_bits:
