@@ -28,7 +28,7 @@ class Reason(Enum):
     NO_TILE = "every operator class must have a tile whose share is above 0"
     NETWORK = "the network must know this routing with these virtual channels and multicast"
     STAGES = "pipeline_stages must be at most the rows of the mesh and the layers of the model"
-    HEADER = "buffer_flits must hold the header and one flit of payload of a multicast packet, flit_bits what routers read"
+    HEADER = "buffer_flits must hold the header and one flit of payload of a multicast packet, flit_bits its route"
     ROM = "the weight ROM of a tile must be within what instructions can address"
     KV = "the KV cache of a tile must be within what instructions can address: use more tiles or a shorter context"
     VMEM = "the vector memory of a tile must be within what instructions can address"

@@ -13,7 +13,8 @@ from torch import Tensor
 from explore.space import Knobs
 from explore.straight import ceil, words
 from hwgen.isa import STREAM_COUNTERS, counter_numbers
-from hwgen.rtl.packet import MAX_UNICAST_FLITS, ROUTE_BITS
+from hwgen.noc.network import ROUTE_BITS
+from hwgen.rtl.packet import MAX_UNICAST_FLITS
 
 WORD_BITS = 32
 FORK_LEAST, FORK_FULL = 0.02, 0.36

@@ -10,8 +10,9 @@ from hwgen.design import Design
 from hwgen.emit.mesh import mesh_files
 from hwgen.emit.write import write_files, write_folder
 from hwgen.errors import HwgenError
+from hwgen.noc.network import bits_for
 from hwgen.noc_report import noc_report
-from hwgen.rtl.packet import MAX_UNICAST_FLITS, bits_for, routing_fields
+from hwgen.rtl.packet import MAX_UNICAST_FLITS, routing_fields
 from hwgen.template_files import environment
 
 PATTERNS = ("uniform", "transpose", "bit-complement", "hotspot", "neighbour", "all-gather")

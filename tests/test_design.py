@@ -54,6 +54,8 @@ def test_first_class_takes_the_rest():
     (MESH + "flit_bits: 16\n", "d.yaml:3:1: flit_bits must be 32, 64, 128, 256 or 512, not 16"),
     (MESH + "buffer_flits: 1\n", "buffer_flits must be 2 to 16, not 1"),
     (MESH + "routing: zz\n", "routing must be xy, yx, o1turn, west-first or odd-even, not 'zz'"),
+    ("width: 64\nheight: 64\nflit_bits: 32\nbuffer_flits: 8\n" + TILE,
+     "Flit width must be at least 33 bits for multicast in a mesh of 64 x 64 with buffers of 8 flits, not 32"),
     (MESH + "streams: 3\n", "d.yaml:3:1: streams must be 1, 2, 4 or 8, not 3"),
     (MESH + "virtual_channels: 3\n", "virtual_channels must be 1, 2 or 4, not 3"),
     (MESH + "routing: odd-even\n" + TILE,

@@ -9,6 +9,8 @@ from hwgen.noc.routes import HOST
 ROUTINGS = ("xy", "yx", "o1turn", "west-first", "odd-even")
 VIRTUAL_CHANNELS = (1, 2, 4)
 FLIT_BITS = (32, 64, 128, 256, 512)
+ROUTE_BITS = 5
+"""A bit for each port of the router that a multicast packet comes to next."""
 RULES = {"xy": routes.xy, "yx": routes.yx, "west-first": routes.west_first, "odd-even": routes.odd_even}
 
 
@@ -54,6 +56,23 @@ def _listed(values):
     return ", ".join(map(str, values[:-1])) + f" or {values[-1]}"
 
 
+def bits_for(largest: int) -> int:
+    """Width of an unsigned field that holds 0..largest; 0 bits where only zero occurs."""
+    return largest.bit_length()
+
+
+def routing_widths(width: int, height: int, flit_bits: int, buffer_flits: int, multicast: bool) -> dict[str, int]:
+    """Bits of the header's fields that routers read, in order. Raises ValueError if they do not fit the first flit."""
+    widths = {
+        "x0": bits_for(width - 1), "x1": bits_for(width - 1), "y0": bits_for(height - 1), "y1": bits_for(height - 1),
+        "host": 1, "flits": bits_for(buffer_flits - 1), "route": ROUTE_BITS if multicast else 0,
+    }
+    if sum(widths.values()) > flit_bits:
+        raise ValueError(f"Flit width must be at least {sum(widths.values())} bits for multicast in a mesh of "
+                         f"{width} x {height} with buffers of {buffer_flits} flits, not {flit_bits!r}")
+    return widths
+
+
 @dataclass(frozen=True)
 class Network:
     """A mesh of `width` x `height` routers and what they are made of. Raises ValueError with the rule that is broken.
@@ -78,6 +97,7 @@ class Network:
         if self.flit_bits not in FLIT_BITS:
             raise ValueError(f"Flit width must be {_listed(FLIT_BITS)}, not {self.flit_bits!r}")
         channel_classes(self.routing, self.virtual_channels, self.multicast)
+        routing_widths(self.width, self.height, self.flit_bits, self.buffer_flits, self.multicast)
 
     @property
     def classes(self) -> tuple[ChannelClass, ...]:

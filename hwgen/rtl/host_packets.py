@@ -4,9 +4,10 @@ from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hwgen.noc.network import bits_for
 from hwgen.rtl.link import Link
 from hwgen.rtl.link_output import LinkOutput
-from hwgen.rtl.packet import PacketFormat, bits_for
+from hwgen.rtl.packet import PacketFormat
 from hwgen.rtl.packet_input import PacketInput
 from hwgen.rtl.starts import stream_bits
 

@@ -4,8 +4,9 @@ from amaranth.hdl import Assert, Cat, Module, ResetSignal, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hwgen.noc.network import bits_for
 from hwgen.rtl.flit_count import FlitCount
-from hwgen.rtl.packet import bits_for, check_flit_bits, check_virtual_channels
+from hwgen.rtl.packet import check_flit_bits, check_virtual_channels
 
 
 class Link(wiring.Signature):

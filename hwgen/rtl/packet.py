@@ -4,17 +4,10 @@ from collections.abc import Sequence
 
 from hwgen.isa import STREAMS, counter_numbers
 from hwgen.noc.gather import MAX_UNICAST_FLITS, multicast_flits
-from hwgen.noc.network import FLIT_BITS, VIRTUAL_CHANNELS, channel_classes
+from hwgen.noc.network import FLIT_BITS, VIRTUAL_CHANNELS, bits_for, channel_classes, routing_widths
 
-ROUTE_BITS = 5
-"""A bit for each port of the router that a multicast packet comes to next."""
 MAX_HOST_WORDS = 64
 """Words of a message to the host, which is always one packet: messages of several packets could mix."""
-
-
-def bits_for(largest: int) -> int:
-    """Width of an unsigned field that holds 0..largest; 0 bits where only zero occurs."""
-    return largest.bit_length()
 
 
 def check_flit_bits(flit_bits: int) -> None:
@@ -67,15 +60,7 @@ def check_mesh(width: int, height: int) -> None:
 def routing_fields(*, width: int, height: int, flit_bits: int, buffer_flits: int,
                    multicast: bool) -> dict[str, tuple[int, int]]:
     """Name -> (least significant bit, width) of the fields routers read. Raises ValueError if a flit is too narrow."""
-    widths = {
-        "x0": bits_for(width - 1), "x1": bits_for(width - 1), "y0": bits_for(height - 1), "y1": bits_for(height - 1),
-        "host": 1, "flits": bits_for(buffer_flits - 1), "route": ROUTE_BITS * multicast,
-    }
-    bits = sum(widths.values())
-    if bits > flit_bits:
-        raise ValueError(f"Flit width must be at least {bits} bits for multicast in a mesh of {width} x {height} with "
-                         f"buffers of {buffer_flits} flits, not {flit_bits!r}")
-    return _place(widths, 0)
+    return _place(routing_widths(width, height, flit_bits, buffer_flits, multicast), 0)
 
 
 def _place(widths: dict[str, int], at: int) -> dict[str, tuple[int, int]]:
