@@ -142,13 +142,17 @@ def _comments(best: Search) -> tuple[str, ...]:
             f"{figures['energy_per_token'] * 1e3:.4g} mJ a token", format_note(scenario.workload.mxfp4))
 
 
+def _speed(value: float) -> str:
+    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
+
+
 def scaling_row(result: Search) -> dict:
     """A row of the table of nodes; what the nearest design takes and why it is refused where none is feasible."""
     figures, design = figures_of(result.figures(result.best)), result.design(result.best)
     return {
         "node": result.problem.scenario.nm, "mesh": f"{design.width}x{design.height}",
         "streams": design.streams, "stages": design.pipeline_stages, "MHz": f"{design.clock_mhz:.4g}",
-        "tok/s": f"{figures['tok_s']:.4g}", "tok/s of one": f"{figures['tok_s_stream']:.4g}",
+        "tok/s": _speed(figures["tok_s"]), "tok/s of one": _speed(figures["tok_s_stream"]),
         "W": f"{figures['power']:.4g}",
         "mm2": f"{figures['area']:.4g}", "mJ/token": f"{1e3 * figures['energy_per_token']:.3g}",
         "USD/Mtok": f"{figures['cost_per_mtok']:.3g}", "score": _score(float(result.scores.max())),

@@ -60,6 +60,9 @@ def explore(
         return
     if summary["scaling"]:
         Console().print(_table(summary["scaling"]))
+        for row in summary["scaling"]:
+            if row["feasible"] != "yes":
+                print(f"{row['node']} nm: {row['feasible']}")
     design, streams = summary["design"], summary["design"]["streams"]
     each = f" ({streams} streams of {summary['tok_s_stream']:.5g})" if streams > 1 else ""
     stages = f" in {design['pipeline_stages']} pipeline stages" if design["pipeline_stages"] > 1 else ""
@@ -69,9 +72,15 @@ def explore(
 
 
 def _table(rows: list[dict]):
+    """The nodes side by side, narrow enough for 80 columns."""
     from rich.table import Table
 
-    table = Table(*rows[0])
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False)
+    for name in ("node", "mesh", "streams,\nstages", "MHz", "tok/s", "of one", "W", "mm2", "mJ/\ntoken", "USD/\nMtok",
+                 "score", "fits"):
+        table.add_column(name, justify="right")
     for row in rows:
-        table.add_row(*map(str, row.values()))
+        *start, streams, stages, mhz, speed, one, watts, area, energy, cost, score, feasible = map(str, row.values())
+        table.add_row(*start, f"{streams}, {stages}", mhz, speed, one, watts, area, energy, cost, score,
+                      "yes" if feasible == "yes" else "no")
     return table
