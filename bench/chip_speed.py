@@ -1,10 +1,11 @@
-"""Cycles of the hardware against the bound: python -m bench.chip_speed [stories|layer].
+"""Cycles of the hardware against the bound: python -m bench.chip_speed [stories|streams|layer].
 
 Bound = sum over all matrix products, attention included, of rows * ceil(K / VLEN), divided by the number of tiles.
 """
 
 import argparse
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -40,6 +41,20 @@ def stories(position: int = 32) -> dict:
         bound = MatrixBound(read_manifest(build)).token(position)
     return {"model": model_folder().name, "position": position, "cycles": result["cycles_per_token"][position],
             "bound": bound, "tiles": result["tiles"], "all": result["cycles_per_token"]}
+
+
+def streams(position: int = 32) -> list[dict]:
+    """Cycles of a step, all streams at `position`, of the example model on the 2x2-streams preset, by streams."""
+    graph, preset = quantize(load(ROOT / "examples/model")), read_design(ROOT / "examples/designs/2x2-streams.yaml")
+    rows = []
+    for count in (1, 2, 4):
+        with tempfile.TemporaryDirectory() as scratch:
+            build = Path(scratch, "chip")
+            generate(graph, replace(preset, streams=count), build)
+            result = simulate(build, sim="verilator", prompt_ids=[[1]] * count, max_tokens=2, start_pos=position - 1)
+            bound = count * MatrixBound(read_manifest(build)).token(position)
+        rows.append({"streams": count, "cycles": result["cycles_per_token"][1], "bound": bound})
+    return rows
 
 
 def mean_counters(tiles: list[dict]) -> dict:
@@ -82,16 +97,20 @@ def layer() -> dict:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("what", nargs="?", choices=("stories", "layer"), help="default both")
+    parser.add_argument("what", nargs="?", choices=("stories", "streams", "layer"), help="default all")
     what = parser.parse_args().what
-    if what != "layer":
+    if what in ("stories", None):
         s = stories()
         print(f"{s['model']} on 2x2, position {s['position']}: {s['cycles']} cycles, bound {s['bound']:.0f}, "
               f"{s['bound'] / s['cycles']:.0%} of it")
         print("where a tile's cycles go, mean over the whole run (units work at the same time):")
         for name, count in mean_counters(s["tiles"]).items():
             print(f"  {name}: {count:.1%}")
-    if what != "stories":
+    if what in ("streams", None):
+        for row in streams():
+            print(f"example model on 2x2, {row['streams']} streams, position 32: {row['cycles']} cycles a step, bound "
+                  f"{row['bound']:.0f}, {row['bound'] / row['cycles']:.0%} of it")
+    if what in ("layer", None):
         s = layer()
         print(f"SmolLM2-135M layer on 4x4, position {LAYER_POSITION}: {s['cycles']} cycles for {s['macs']} MACs, "
               f"{s['utilisation']:.1%} of the multipliers")
