@@ -36,7 +36,7 @@ def write_report(build: Path) -> Path:
 def report_html(manifest: dict, sim: dict | None = None, synth: dict | None = None) -> str:
     """The page. Same input, same bytes: it holds no time and no path."""
     tiles = _tiles(manifest)
-    run = _run(manifest, sim) if sim and sim["tokens"] else None
+    run = _run(manifest, sim) if sim and sim["cycles_per_token"] else None
     return environment().get_template("report.html.j2").render(
         chip=manifest, model=manifest["model"], parameters=ModelConfig.from_dict(manifest["model"]).parameters(),
         classes=_classes(manifest, tiles), tiles=tiles, totals=_totals(manifest, tiles), detailed=DETAILED,
@@ -102,12 +102,12 @@ def _run(manifest, sim) -> dict:
     bounds = MatrixBound(manifest).run(prompts, tokens)
     steady, several = cycles[1:] or cycles, len(prompts) > 1
     first = min(prompt for prompt in prompts if prompt)
-    labels = [f"{'step' if several else 'token'} {i + 1}, position {first - 1 + i}" for i in range(len(cycles))]
+    labels = [f"step {i + 1}" if several else f"token {i + 1}, position {first - 1 + i}" for i in range(len(cycles))]
     late = sum(tokens) - prompts.count(first)  # tokens behind the first step with output
     tiles = sorted(sim["tiles"], key=lambda tile: (tile["y"], tile["x"]))
     mean = sum(steady) / len(steady)
     return {
-        "sim": sim["sim"], "texts": [sim["text"]] if isinstance(sim.get("text"), str) else sim.get("text") or [],
+        "sim": sim["sim"], "texts": _texts(sim),
         "tokens": sum(tokens), "prompt": first, "streams": sum(map(bool, prompts)), "steps": len(cycles),
         "unit": "step" if several else "token", "cycles": sim["cycles"],
         "overflow": bool(sim["overflow"]), "fault": bool(sim["fault"]), "first": cycles[0], "mean": mean,
@@ -117,6 +117,12 @@ def _run(manifest, sim) -> dict:
         "tiles": tiles, "units": _occupancy(manifest, tiles),
         "timeline": tile_lanes(sim["timeline"], DETAILED) if sim.get("timeline") else None,
     }
+
+
+def _texts(sim) -> list[str]:
+    """Of the streams that have any."""
+    text = sim.get("text") or []
+    return [text] if isinstance(text, str) else [part for part in text if part]
 
 
 def _lengths(sim) -> tuple[list[int], list[int]]:

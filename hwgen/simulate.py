@@ -32,7 +32,8 @@ def simulate(build: Path, *, sim: str, prompt_ids, max_tokens, eos: int | None =
     output beat, for the first from START; of several streams for each step that puts something out, to its first
     beat), tiles [{x, y, running, mac_busy, ...}], overflow, fault, err_range, err_busy; in logits mode logits (one row
     for each output); in tokens mode timeline: [{x, y, unit, start, stop}], when units were busy, in cycles since
-    reset, from the first output beat to the second (in a run of one token: up to its beat). Raises HwgenError.
+    reset, from the first step with output to the next output beat (in a run of one step: up to its beat). Raises
+    HwgenError.
     """
     manifest = read_manifest(build)
     several = any(isinstance(prompt, (list, tuple)) for prompt in prompt_ids)
@@ -62,7 +63,7 @@ def simulate(build: Path, *, sim: str, prompt_ids, max_tokens, eos: int | None =
         with tempfile.TemporaryDirectory() as scratch:
             trace = Path(scratch, "trace.txt")
             simulators.run_bench(build, sim, compiled, request, report, trace=trace,
-                                 trace_beat=int(_most(max_tokens) > 1))
+                                 trace_beat=_first_beats(prompts, max_tokens))
             intervals = _intervals(trace.read_text() if trace.exists() else "")
     except simulators.SimulatorError as error:
         raise HwgenError(str(error)) from error
@@ -85,8 +86,16 @@ def _intervals(trace: str) -> list[dict]:
     return intervals
 
 
-def _most(setting):
-    return max(setting) if isinstance(setting, list) else setting
+def _by_stream(setting, streams: int) -> list:
+    return setting if isinstance(setting, list) else [setting] * streams
+
+
+def _first_beats(prompts, max_tokens) -> int:
+    """Beats of the first step that puts something out, in tokens mode; 0 where no step follows."""
+    own = [(len(prompt), most) for prompt, most in zip(prompts, _by_stream(max_tokens, len(prompts)), strict=True)
+           if prompt]
+    first = min(length for length, _ in own)
+    return sum(length == first for length, _ in own) if any(n > 1 or length > first for length, n in own) else 0
 
 
 def _check(manifest, prompts, max_tokens, mode, start_pos):
@@ -98,18 +107,19 @@ def _check(manifest, prompts, max_tokens, mode, start_pos):
     for name, setting in (("max_tokens", max_tokens), ("start_pos", start_pos)):
         if isinstance(setting, list) and len(setting) != streams:
             raise HwgenError(f"List of {name} must have a number for each of {streams} streams, not {len(setting)}")
-    positions = start_pos if isinstance(start_pos, list) else [start_pos] * streams
-    for prompt, position in zip(prompts, positions, strict=True):
+    for prompt, position, most in zip(prompts, _by_stream(start_pos, streams), _by_stream(max_tokens, streams),
+                                      strict=True):
+        if not prompt and streams > 1:
+            continue
         for token in prompt:
             if not 0 <= token < vocab:
                 raise HwgenError(f"Token id must be 0 to {vocab - 1}, not {token}")
-        least = 1 if streams == 1 else 0
-        if not least <= len(prompt) <= context - position:
-            raise HwgenError(f"Prompt must be {least} to {context - position} tokens long, not {len(prompt)}")
+        if not 1 <= len(prompt) <= context - position:
+            raise HwgenError(f"Prompt must be 1 to {context - position} tokens long, not {len(prompt)}")
+        if most < 1:
+            raise HwgenError(f"Number of new tokens must be at least 1, not {most}")
     if not any(prompts):
         raise HwgenError("Prompts must be at least 1, not 0")
-    if _most(max_tokens) < 1:
-        raise HwgenError(f"Number of new tokens must be at least 1, not {_most(max_tokens)}")
 
 
 def _simulators():

@@ -47,14 +47,14 @@ async def play(dut, manifest, request):
         host.pause_output(request["output_pause"])
     if "start_again_after" in request:
         cocotb.start_soon(_start_again(dut, host, request["start_again_after"]))
-    tokens, cycles, previous, last_stream = [[] for _ in run["prompts"]], [], None, None
+    tokens, cycles, previous, step = [[] for _ in run["prompts"]], [], None, None
     choose = _chooser(request["next_ids"]) if "next_ids" in request else None
     async for stream, token, cycle, logits in host.run(**run, choose=choose):
         tokens[stream].append(token)
-        if last_stream is None or stream <= last_stream:  # another step
+        now = len(run["prompts"][stream]) + len(tokens[stream])
+        if now != step:
             cycles.append(cycle - (host.started if previous is None else previous))
-            previous = cycle
-        last_stream = stream
+            previous, step = cycle, now
         yield {"token": token, "stream": stream, "cycle": cycle} | ({} if logits is None else {"logits": logits})
     yield {"result": await _result(host, manifest, tokens if several else tokens[0], cycles)}
 

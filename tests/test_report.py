@@ -196,3 +196,24 @@ def test_failed_write_leaves_the_old_file(tmp_path):
         write_text(tmp_path / "a.txt", "new \ud800")
     assert (tmp_path / "a.txt").read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+@pytest.mark.parametrize(("prompts", "tokens", "steps"), [
+    ([[1, 2], [3, 4]], [[5, 6], [7]], 2),
+    ([[1], [1] * 10], [[5], [6]], 2),  # one has ended long before the other begins
+    ([[1], [], [2, 3], []], [[5, 5, 5], [], [6], []], 3),
+])
+def test_a_run_of_several_streams(numbers, prompts, tokens, steps):
+    run = simulation(numbers) | {"prompt_ids": prompts, "tokens": tokens, "cycles_per_token": [2000] * steps,
+                                 "text": [f"text {len(own)}" if own else "" for own in tokens]}
+    page = report_html(numbers | {"streams": len(prompts)}, sim=run)
+    words = " ".join(Balance(page).words)
+    assert f"{len(prompts)} streams in flight" in words and "cycles per step" in words
+    assert page.count("<blockquote>") == sum(map(bool, prompts))
+    count = sum(map(len, tokens))
+    assert f"tokens of {sum(map(bool, prompts))} streams" in words and str(count) in words
+
+
+def test_streams_that_put_nothing_out_leave_the_report_as_it_was(numbers):
+    run = simulation(numbers) | {"prompt_ids": [[1], [2]], "tokens": [[], []], "cycles_per_token": [], "text": ["", ""]}
+    assert "Last simulation" not in report_html(numbers | {"streams": 2}, sim=run)

@@ -100,6 +100,8 @@ def test_chip_is_compiled_once_per_source(toy, tmp_path):
 @pytest.mark.parametrize("options, message", [
     ({"prompt_ids": [1, VOCAB]}, f"Token id must be 0 to {VOCAB - 1}, not {VOCAB}"),
     ({"prompt_ids": [1, -1]}, f"Token id must be 0 to {VOCAB - 1}, not -1"),
+    ({"prompt_ids": [[1], [2]]}, "Prompts must be at most 1, as many as the chip has streams, not 2"),
+    ({"max_tokens": [1, 2]}, "List of max_tokens must have a number for each of 1 streams, not 2"),
     ({"prompt_ids": []}, f"Prompt must be 1 to {CONTEXT} tokens long, not 0"),
     ({"prompt_ids": [1] * 60, "start_pos": 10}, "Prompt must be 1 to 54 tokens long, not 60"),
     ({"max_tokens": 0}, "Number of new tokens must be at least 1, not 0"),

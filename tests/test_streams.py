@@ -9,6 +9,8 @@ import pytest
 from host_bench import HostBench
 from random_pairs import random_model, random_pair
 
+from hwgen.bound import MatrixBound
+from hwgen.build_folder import read_manifest
 from hwgen.compiler.compile import compile_chip
 from hwgen.compiler.dependencies import Step
 from hwgen.compiler.turns import Part, Segment, groups, take_turns
@@ -201,6 +203,61 @@ def test_logits_of_streams_come_one_after_the_other():
     assert [number for number, (_, last) in enumerate(bench.beats) if last] == [299, 449]
 
 
+def _run(bench, prompts, most, **options):
+    async def host(bench, ctx):
+        await bench.start_streams(ctx, prompts, most, **options)
+        bench.final_status = await bench.finish(ctx)
+
+    bench.run(host)
+    return [[data for (data, _), owner in zip(bench.beats, bench.owners, strict=True) if owner == stream]
+            for stream in range(len(prompts))]
+
+
+def test_a_stream_that_ends_stands_still_while_others_go_on():
+    free = HostBench().expected([9], 6)
+    bench = HostBench(streams=2)
+    found = _run(bench, [[9], [4, 5]], [6, 5], eos=free[1])
+    assert found[0] == free[:2]
+    assert found[1] == bench.expected([4, 5], 5, eos=free[1])
+    bench = HostBench(streams=8, width=1, height=1, head_rows=((0, 0, 150),))
+    found = _run(bench, [[s + 1] * (s + 1) for s in range(8)], [100] * 8, start_pos=8)
+    assert found == [bench.expected([s + 1] * (s + 1), 100, start_pos=8) for s in range(8)]  # to the end of the context
+
+
+def test_a_token_outside_the_vocabulary_ends_the_run_of_all_streams():
+    bench = HostBench(streams=2)
+    assert _run(bench, [[3, 77, 4], [9, 150, 1]], [5, 5]) == [[], []]
+    assert bench.final_status == {"done", "err_range"}
+
+
+@pytest.mark.parametrize("mode", [0, 1])
+def test_a_stalled_output_stalls_all_streams(mode):
+    bench = HostBench(streams=2)
+    chance = random.Random(3)
+    bench.accept = lambda: chance.random() < 0.2
+    found = _run(bench, [[3, 4], [7]], [1, 1], mode=mode)
+    wanted = [bench.logits(4, 1), bench.logits(7, 0)] if mode else [bench.expected([3, 4], 1), bench.expected([7], 1)]
+    assert [[data - (data >> 31 << 32) for data in own] for own in found] == wanted
+
+
+def test_reset_in_the_middle_of_a_run_of_streams():
+    bench = HostBench(streams=2)
+
+    async def host(bench, ctx):
+        for cycles in (40, 333, 500):
+            await bench.start_streams(ctx, [[3, 77], [5]], [5, 5])
+            await ctx.tick().repeat(cycles)
+            await bench.reset(ctx)
+        await bench.start_streams(ctx, [[3, 77], [5]], [2, 3])
+        bench.final_status = await bench.finish(ctx)
+
+    bench.run(host)
+    assert bench.final_status == {"done"}
+    for stream, (prompt, most) in enumerate((([3, 77], 2), ([5], 3))):
+        own = [data for (data, _), owner in zip(bench.beats, bench.owners, strict=True) if owner == stream]
+        assert own == bench.expected(prompt, most)
+
+
 def test_settings_belong_to_the_chosen_stream():
     bench = HostBench(streams=2)
 
@@ -242,6 +299,9 @@ def test_chips_are_bit_exact(seed, tmp_path):
     result = _simulated(graph, design, tmp_path, "icarus" if seed == 3 else "verilator", prompts, most)
     assert result["tokens"] == wanted
     assert result["overflow"] == any(run.overflow for run in runs)
+    lengths = [len(prompt) for prompt in prompts], [len(tokens) for tokens in wanted]
+    assert len(result["cycles_per_token"]) == len(MatrixBound(read_manifest(tmp_path / "chip")).run(*lengths))
+    assert result["timeline"]
 
 
 @pytest.mark.full

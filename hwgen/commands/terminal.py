@@ -83,7 +83,7 @@ def ids_of(prompt: str | None, prompt_ids: str | None) -> Callable:
 def ids_of_streams(prompts: list[str] | None, prompt_ids: list[str] | None) -> list[Callable]:
     """The same for prompts of several streams."""
     if bool(prompts) == bool(prompt_ids):
-        raise HwgenError("Exactly one of --prompt and --prompt-ids must be given, once for each stream")
+        raise HwgenError("Exactly one of --prompt and --prompt-ids must be given, at most once for each stream")
     return [ids_of(prompt, None) for prompt in prompts or ()] + [ids_of(None, ids) for ids in prompt_ids or ()]
 
 

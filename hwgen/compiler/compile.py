@@ -133,7 +133,11 @@ def _check_addresses(memory: TileMemory, design: Design, graph: IntegerGraph):
             x, y = memory.index % design.width, memory.index // design.width
             raise HwgenError(
                 f"{part.name} of tile {x},{y} must be at most {limit} words, not {part.used}, "
-                f"at context {graph.context}: use more tiles or a shorter context")
+                f"at context {graph.context}: use more tiles or a shorter context{_or_fewer(design)}")
+
+
+def _or_fewer(design: Design) -> str:
+    return f", or fewer than {design.streams} streams" if design.streams > 1 else ""
 
 
 def _depths(design: Design, index: int, tiles, graph: IntegerGraph) -> Depths:

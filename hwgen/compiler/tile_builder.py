@@ -11,7 +11,7 @@ from hwgen.compiler.turns import Part, Segment
 from hwgen.compiler.words import vector_words
 from hwgen.design import Design
 from hwgen.integer_graph import IntegerGraph
-from hwgen.isa import STREAM_COUNTERS, Dest, Index, Instruction, Unit, When, counter_numbers
+from hwgen.isa import SCALAR_REGISTERS, STREAM_COUNTERS, Dest, Index, Instruction, Unit, When, counter_numbers
 from hwgen.noc.gather import multicast_pays
 
 X, RESIDUAL, ROPE, GAIN, QKV, ATTENTION, H = range(STREAM_COUNTERS)
@@ -63,7 +63,7 @@ class TileBuilder:
         self.memory = self.peers[self.index]
         self.vlen = self.memory.vlen
         # what is read and written in order by the vector unit alone, so that streams may share it
-        self._registers = Region("registers", "registers", 0, 8)
+        self._registers = Region("registers", "registers", 0, SCALAR_REGISTERS)
         self.column, self.line = self.index % self.design.width, self.index // self.design.width
         self.stage = self.placement.stages[self.placement.stage(self.index)]
         self.hidden_rows = self.placement.hidden[self.index]

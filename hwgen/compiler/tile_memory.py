@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from hwgen.compiler.memory import ROW, Memory, Region
 from hwgen.compiler.place import AttentionUnit, Placement
-from hwgen.compiler.words import table_words, vector_words
+from hwgen.compiler.words import vector_words
 from hwgen.design import Design, TileClass
 from hwgen.model_config import ModelConfig
 
@@ -119,11 +119,6 @@ class StreamMemory:
                    [self.vmem.allocate(f"codes.{layer}.{u.slot}.{b}", self.context) for b in range(len(blocks))])
              for u in units]
             for layer, units in enumerate(units_by_layer)]
-
-
-def rope_words(config: ModelConfig, vlen: int) -> int:
-    """ROM words of one position's rotation."""
-    return table_words(config.head_dim, vlen)
 
 
 def map_tile(index: int, config: ModelConfig, context: int, design: Design, placement: Placement) -> TileMemory:

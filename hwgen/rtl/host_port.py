@@ -29,8 +29,8 @@ class HostPort(wiring.Component):
     """Host port (ARCHITECTURE sections 5 and 6): starts every tile once a step, collects its answers for each stream.
 
     It always takes what arrives, one word a cycle, so it never blocks the network. Every message to it is one packet,
-    and it counts on no order among packets. In tokens mode the next token is started 4 cycles after the last tile's
-    answer.
+    and it counts on no order among packets. In tokens mode with one stream the next token is started 4 cycles after the
+    last tile's answer.
 
     Parameters
     ----------

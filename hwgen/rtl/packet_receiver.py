@@ -1,13 +1,13 @@
 """Arrivals of a tile: writes the words of packets into vector memory and tells their counter."""
 
-from amaranth.hdl import Module, Mux, Signal
+from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hwgen.rtl.link import Link
 from hwgen.rtl.packet import PacketFormat, row_bits
 from hwgen.rtl.packet_input import PacketInput
-from hwgen.rtl.starts import POSITION_BITS, TOKEN_BITS, start_layout
+from hwgen.rtl.starts import POSITION_BITS, TOKEN_BITS, start_layout, stream_bits
 
 OUTPUT_FLAG, LOGITS_FLAG, CLEAR_FLAG, IDLE_FLAG = 24, 25, 26, 27
 """Bits of the second word of a start message, above the position."""
@@ -104,21 +104,28 @@ class PacketReceiver(wiring.Component):
     def _start(self, m, command, flit, address):
         """Words 2s and 2s + 1 belong to stream s: token, and the rest; either may come first where they come apart."""
         streams, apart = self.packet.streams, self.packet.words_per_flit == 1
-        words = Signal(2 * streams)  # those that this flit has
-        for word in range(2 * streams):
-            m.d.comb += words[word].eq(command & (address == word if apart else address[1:] == word // 2))
-        came, complete = Signal(2 * streams), Signal()
-        m.d.comb += complete.eq((came | words).all())
-        m.d.sync += [came.eq(Mux(complete, 0, came | words)), self.start.valid.eq(complete)]
+        # what a flit brings: one of the words, or both of a stream
+        index = address[:(2 * streams - 1).bit_length()] if apart else address[1:1 + stream_bits(streams)]
+        count = 2 * streams if apart else streams
+        brings, complete = Signal(count, name="brings"), Signal()
+        m.d.comb += brings.eq(Cat(command & (index == n) for n in range(count)) if count > 1 else command)
+        if count > 1:
+            came = Signal(count, name="came")
+            m.d.comb += complete.eq((came | brings).all())
+            m.d.sync += came.eq(Mux(complete, 0, came | brings))
+        else:
+            m.d.comb += complete.eq(brings)
+        m.d.sync += self.start.valid.eq(complete)
+        token, rest = (brings[0::2], brings[1::2]) if apart else (brings, brings)
         flags, start = flit if apart else flit[32:], self.start
         for stream in range(streams):
-            with m.If(words[2 * stream]):
+            with m.If(token[stream]):
                 m.d.sync += start.token.word_select(stream, TOKEN_BITS).eq(flit)
-            with m.If(words[2 * stream + 1]):
+            with m.If(rest[stream]):
                 m.d.sync += [
                     start.position.word_select(stream, POSITION_BITS).eq(flags),
                     start.output[stream].eq(flags[OUTPUT_FLAG]),
                     start.logits[stream].eq(flags[LOGITS_FLAG]), start.idle[stream].eq(flags[IDLE_FLAG]),
                 ]
-        with m.If(words[1]):
+        with m.If(rest[0]):
             m.d.sync += start.clear.eq(flags[CLEAR_FLAG])
