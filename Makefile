@@ -12,7 +12,7 @@ demo: $(VENV)/.demo
 	$(BIN)/hwgen explore examples/model --side 4 --node 28 --goal 0.8,0.1,0.1 --evaluations 2048 -o $(RUN)-explore --force
 	$(BIN)/hwgen generate examples/model $(RUN)-explore/design.yaml -o $(RUN) --force
 	$(BIN)/hwgen sim $(RUN) --sim verilator --prompt "$(DEMO_PROMPT)" --max-tokens $(DEMO_TOKENS)
-	$(BIN)/hwgen sim $(RUN) --sim icarus --prompt "$(DEMO_PROMPT)" --max-tokens 1
+	$(BIN)/hwgen sim $(RUN) --sim icarus --prompt-ids 1 --max-tokens 1
 	$(BIN)/hwgen synth $(RUN)
 	@echo "Open $(RUN)-explore/report.html and $(RUN)/report.html in a browser."
 
