@@ -11,10 +11,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from hwgen.compiler.compile import CompiledChip
-from hwgen.compiler.tile_builder import KINDS
 from hwgen.compiler.tile_program import DONE, LOGITS_LAST, RESULT
 from hwgen.emulate_tile import Message, Start, TileEmulator
-from hwgen.isa import Unit, counter_numbers
+from hwgen.isa import KIND_BITS, Unit, counter_numbers
 
 
 class Emulator:
@@ -55,7 +54,7 @@ class Emulator:
             if message.tile is not None:
                 self.tiles[message.tile].receive(message)
                 continue
-            stream, kind = divmod(message.address, KINDS)
+            stream, kind = divmod(message.address, 1 << KIND_BITS)
             if kind == RESULT:
                 results[stream].append((-int(message.words[0]), int(message.words[1])))
             if kind in (RESULT, DONE):

@@ -17,6 +17,8 @@ STREAMS = (1, 2, 4, 8)
 STREAM_COUNTERS = 7
 """Arrival counters of each stream; those of stream s begin with number STREAM_COUNTERS * s."""
 SCALAR_REGISTERS = 8
+KIND_BITS = 3
+"""Of the kind of a message to the host, in its address; the stream is above it."""
 
 
 class CounterNumbers(NamedTuple):

@@ -5,7 +5,7 @@ from hwgen.compiler.compile import CompiledChip, Depths
 from hwgen.compiler.words import rom_word_bytes, word_bytes
 from hwgen.emit.chip import ChipSpec, TileKind, TilePlace
 from hwgen.errors import HwgenError
-from hwgen.isa import WIDTH
+from hwgen.isa import KIND_BITS, WIDTH
 from hwgen.rtl.axi_lite_registers import REGISTERS, STATUS_BITS
 from hwgen.rtl.packet import PacketFormat
 from hwgen.rtl.performance import COUNTERS
@@ -19,7 +19,7 @@ def chip_spec(chip: CompiledChip) -> ChipSpec:
         width=design.width, height=design.height, flit_bits=design.flit_bits, buffer_flits=design.buffer_flits,
         multicast=design.multicast, virtual_channels=design.virtual_channels, routing=design.routing,
         link_registers=design.link_registers, port_flits=design.port_flits,
-        address_bits=max(3 + stream_bits(design.streams), chip.address_bits), streams=design.streams,
+        address_bits=max(KIND_BITS + stream_bits(design.streams), chip.address_bits), streams=design.streams,
         context=graph.context, vocab=graph.config.vocab, signature=graph.signature(),
         grant_order=tuple((*_place(chip, t), _rows(chip.placement.vocabulary[t])) for t in chip.grant_order),
         kinds=tuple(_kind(cls, depths, graph.weights) for cls, depths in zip(design.classes, chip.depths, strict=True)),

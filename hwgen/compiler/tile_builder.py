@@ -11,13 +11,21 @@ from hwgen.compiler.turns import Part, Segment
 from hwgen.compiler.words import vector_words
 from hwgen.design import Design
 from hwgen.integer_graph import IntegerGraph
-from hwgen.isa import SCALAR_REGISTERS, STREAM_COUNTERS, Dest, Index, Instruction, Unit, When, counter_numbers
+from hwgen.isa import (
+    KIND_BITS,
+    SCALAR_REGISTERS,
+    STREAM_COUNTERS,
+    Dest,
+    Index,
+    Instruction,
+    Unit,
+    When,
+    counter_numbers,
+)
 from hwgen.noc.gather import multicast_pays
 
 X, RESIDUAL, ROPE, GAIN, QKV, ATTENTION, H = range(STREAM_COUNTERS)
 """Arrival counters of a stream by what they count."""
-KINDS = 8
-"""Kinds of messages to the host, for every stream."""
 ROWS_LIMIT = 65535
 
 
@@ -145,7 +153,8 @@ class TileBuilder:
                    "ctr": self.counter(counter)}, [src.span(start, n)], (), when)
 
     def send_host(self, src, n, kind, *, start=0, when=When.ALWAYS):
-        self.emit(Unit.SEND, "SEND", {"src": src.base + start, "n": n, "dst": kind + KINDS * self.stream, "host": 1},
+        address = kind | self.stream << KIND_BITS
+        self.emit(Unit.SEND, "SEND", {"src": src.base + start, "n": n, "dst": address, "host": 1},
                   [src.span(start, n)], (), when)
 
     def report_arrival(self, counter):

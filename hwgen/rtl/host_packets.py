@@ -4,6 +4,7 @@ from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hwgen.isa import KIND_BITS
 from hwgen.noc.network import bits_for
 from hwgen.rtl.link import Link
 from hwgen.rtl.link_output import LinkOutput
@@ -13,7 +14,6 @@ from hwgen.rtl.starts import stream_bits
 
 KINDS = {"result": 0, "logits": 1, "last_logits": 2, "done": 3, "counters": 4}
 """Messages to the host, by the header's `addr`."""
-KIND_BITS = 3
 
 
 class HostSender(wiring.Component):

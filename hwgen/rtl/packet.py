@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hwgen.isa import STREAMS, counter_numbers
+from hwgen.isa import KIND_BITS, STREAMS, counter_numbers
 from hwgen.noc.gather import MAX_UNICAST_FLITS, multicast_flits
 from hwgen.noc.network import FLIT_BITS, VIRTUAL_CHANNELS, bits_for, channel_classes, routing_widths
 
@@ -101,7 +101,7 @@ class PacketFormat:
         check_flit_bits(flit_bits)
         check_buffer_flits(buffer_flits)
         check_streams(streams)
-        least = 3 + (streams - 1).bit_length()  # kinds of messages to the host, for each stream
+        least = KIND_BITS + (streams - 1).bit_length()
         if not least <= address_bits <= 16:
             raise ValueError(f"Address width must be {least} to 16 bits, not {address_bits!r}")
         self.width, self.height = width, height
