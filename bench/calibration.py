@@ -1,16 +1,17 @@
 """Predicted against measured: python -m bench.calibration [cycles|streams|area] [--pairs N] [--first SEED]
-[--liberty PATH].
+[--liberty PATH] [-o ROWS].
 
 cycles: random small models on random designs (tests/random_pairs.py), cycles of one token in RTL simulation (Icarus).
 streams: the same of a step, with streams and pipeline stages.
-area: routers and tile cores of random designs through Yosys, as `hwgen synth` does. No seed from 106 on, and no design
-of `area`, was used to fit a coefficient of the evaluator.
+area: routers and tile cores of random designs through Yosys, as `hwgen synth` does. No seed of `cycles` from 106 on,
+none of `streams` below 106, and no design of `area`, was used to fit a coefficient of the evaluator.
 """
 
 import argparse
+import json
 import random
 import tempfile
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from statistics import median
 
@@ -91,6 +92,14 @@ def areas(design: Design, liberty: Path) -> dict[str, tuple[float, float]]:
     return {"router": (float(logic.router), routers / design.tiles / gate), "tile_t": (float(logic.tile), tile / gate)}
 
 
+def keep(path: Path, name: str, config: ModelConfig, design: Design, position: int, measured: int):
+    """Add what was measured to a file in the form of tests/measured."""
+    row = {"name": name, "fitted": False, "config": asdict(config), "context": config.max_context,
+           "design": asdict(design), "position": position, "cycles": measured}
+    with open(path, "a", encoding="utf-8") as file:
+        file.write(json.dumps(row) + "\n")
+
+
 def report(errors: dict[str, list[float]]):
     for name, values in errors.items():
         sizes = [abs(value) for value in values]
@@ -101,9 +110,10 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("what", nargs="?", choices=("cycles", "streams", "area"), help="default cycles and area")
     parser.add_argument("--pairs", type=int, default=12)
-    parser.add_argument("--first", type=int, default=106, help="first seed of cycles")
+    parser.add_argument("--first", type=int, help="first seed; default 106 for cycles, 0 for streams")
     parser.add_argument("--most-streams", type=int, default=8, help="of a design of streams")
     parser.add_argument("--liberty", type=Path, default=OSU018)
+    parser.add_argument("-o", "--output", type=Path, help="file to which a JSON line for every chip is added")
     options = parser.parse_args()
     errors: dict[str, list[float]] = {}
 
@@ -112,15 +122,18 @@ def main():
         print(f"{name:<8}{what:<34}{predicted:>12,.0f}{measured:>12,.0f}{errors[name][-1]:>9.1%}", flush=True)
 
     pairs = {"area": (), None: ("cycles",)}.get(options.what, (options.what,))
-    for seed in range(options.first, options.first + options.pairs) if pairs else ():
-        streams = options.what == "streams"
+    streams = options.what == "streams"
+    first = options.first if options.first is not None else 0 if streams else 106
+    for seed in range(first, first + options.pairs) if pairs else ():
         config, design = random_turns(seed, options.most_streams) if streams else random_shape(seed)
         position = max(1, config.max_context - 2) if seed % 3 else 1
         what = f"pair {seed}, position {position}"
         if streams:
             what = f"{design.streams} streams, {design.pipeline_stages} stages, pair {seed}"
-        line(pairs[0], what, predicted_cycles(config, design, config.max_context, position),
-             measured_cycles(config, design, position))
+        measured = measured_cycles(config, design, position)
+        line(pairs[0], what, predicted_cycles(config, design, config.max_context, position), measured)
+        if options.output:
+            keep(options.output, f"{pairs[0]}{seed}", config, design, position, measured)
     for design in random_tiles(options.pairs) if options.what in ("area", None) else ():
         c = design.classes[0]
         for name, pair in areas(design, options.liberty).items():

@@ -34,7 +34,7 @@ class Overheads:
     of a tile. `message`: per message of q, k, v. `token`: per step, from the last answer to the first instruction.
     `gather`: factor on the cycles of a gather, what forks lose that wait for all their outputs. Of streams that take
     turns: `turn`: per part of the program; `stall`: share of a gather for which the vector unit, which waits for it
-    in the order of its instructions, is lost to other streams. These two are not fitted: nine small chips agree.
+    in the order of its instructions, is lost to other streams.
     """
 
     phase: float = 14.0
@@ -46,7 +46,7 @@ class Overheads:
     token: float = 17.0
     gather: float = 1.0
     turn: float = 4.0
-    stall: float = 1.0
+    stall: float = 0.6
 
 
 @dataclass(frozen=True)
@@ -109,13 +109,15 @@ def cycles(knobs: Knobs, load: TileLoad, form: Packets, scenario: Scenario, posi
     c, stages, band = scenario.workload.config, load.stages, load.stages.band
     length = _Lengths(c, knobs, o)
     together, behind = (t[:, 0] for t in groups(knobs))
-    phases, sent, busy = _phases(c, band, load, form, position + 1, length, o)
+    more = (behind - 1)[:, None]  # groups that come when the slowest stage has done the one before
+    passes = more * stages.layers + c.layers
+    spread = (more * stages.dense + stages.worked) / passes  # a lower band has more rows a tile, and fewer layers
+    phases, sent, busy = _phases(c, band, load, form, position + 1, length, o, spread)
     settle = o.phase + o.hop * (band.width + band.height)[:, 0]
     spent = {name: _turns(phase, band, together, settle, o) for name, phase in phases.items()}
-    passes = (behind + knobs.pipeline_stages[:, 0] - 1) * stages.layers[:, 0]
 
     def of(*names):
-        return passes * sum(spent[name][0] for name in names)
+        return passes[:, 0] * sum(spent[name][0] for name in names)
 
     first = _embedding(c, band, load, form, o) + settle + (together - 1) * phases["down"].gather
     head, head_busy = _head(c, knobs, load, length, output, together)
@@ -130,7 +132,7 @@ def cycles(knobs: Knobs, load: TileLoad, form: Packets, scenario: Scenario, posi
     rom_words, rom_reads = _rom(scenario, load, length, own, output)
     return Cycles(
         embedding=first * behind, projections=of("qkv", "out"), attention=of("heads"), feed_forward=of("feed", "down"),
-        head=(head + 2 * far) * behind + o.token, gathers=passes * sum(gather for _, gather in spent.values()),
+        head=(head + 2 * far) * behind + o.token, gathers=passes[:, 0] * sum(gather for _, gather in spent.values()),
         rom_words=rom_words, rom_reads=rom_reads, kv_words=own * kv,
         vector_busy=prep + busy * load.share * stages.layers + head_busy, sent=sent, unicast=unicast,
         link_flits=(sent * knobs.nodes).sum(1) * _links(band) + unicast * ((band.width + band.height)[:, 0] / 3 + 1))
@@ -152,20 +154,20 @@ class _Lengths:
         return words(length, self.lanes) * operands + self.latency
 
 
-def _phases(c, band, load, form, seen, length, o):
+def _phases(c, band, load, form, seen, length, o, spread):
     """(the phases of a layer, flits that a tile sends in it to all others, vector cycles of attention)."""
-    vector, stages = length.vector, load.stages
-    spread = stages.dense / stages.layers.clamp(min=1)  # a lower band has more rows a tile, and fewer layers
+    vector = length.vector
     has = {name: (getattr(load, name).mean > 0).double() for name in ("qkv", "hidden", "ffn")}
     qkv, up = load.qkv.most * length.qkv * spread, 2 * load.ffn.most * length.up * spread
     out, down = (load.hidden.most * row * spread for row in (length.out, length.down))
     heads, busy, kv, arrivals = _attention(c, band, load, form, seen, o)
+    heads, kv, arrivals = (spent * spread for spent in (heads, kv, arrivals))
     out_vector = vector(c.heads * c.head_dim) + vector(load.hidden.most, 2)
     down_vector = vector(c.ffn) + vector(load.hidden.most, 2)
     chunk = torch.where(load.ffn.most <= 64, 16.0, 32.0).minimum(load.ffn.most.clamp(min=1))
     pieces = torch.ceil(load.ffn.most.detach() / chunk)
     last = load.ffn.most - (pieces - 1) * chunk
-    gating = words(load.ffn.most, band.lanes) * 3
+    gating = words(load.ffn.most, band.lanes) * 3 * spread
     feed = (length.norm + torch.maximum(up, gating) + vector(last) + vector(last, 2)) * has["ffn"]
     x_gather, x_sent = gather_cycles(band, form, load.hidden.most)
     h_gather, h_sent = gather_cycles(band, form, load.ffn.most, 32.0)
@@ -189,16 +191,17 @@ def _turns(phase, band, together, settle, o):
 
     One stream alone goes through work and gather. Of several the longest goes on without a pause: that chain, or for
     all of them the matrix unit, the vector unit with its waits, or what a tile takes in. A front that does not fit
-    into a queue keeps the sequencer from the next stream. Where a front comes after the next stream's back, two
-    streams share a wait.
+    into a queue keeps the sequencer until its wait is over. Where a front comes after the next stream's back, two
+    streams share a wait, and the sequencer.
     """
     present = band.nodes > 0
     work, wait = (phase.work * present).amax(1), o.gather * phase.shown + settle
     chain = work + wait
     apart = torch.where(together > PAIR, 2.0, 1.0)[:, None]
-    stalled = phase.vector + o.stall * (o.gather * phase.gather + settle)[:, None]
+    stalled = phase.vector + o.stall * (o.gather * phase.shown + settle)[:, None]
     free = torch.maximum(phase.matrix, phase.vector).maximum(stalled / apart)
-    each = torch.where(band.stations >= phase.front, free, chain[:, None]).minimum(chain[:, None])
+    stuck = torch.where(together > PAIR, work.maximum(chain / PAIR), chain)[:, None]
+    each = torch.where(band.stations >= phase.front, free, free.maximum(stuck)).minimum(chain[:, None])
     each = (each * present).amax(1).maximum(o.gather * phase.gather) + o.turn
     longer = torch.where(together > 1, (together * each / chain).clamp(min=1), torch.ones_like(chain))
     return work * longer, wait * longer

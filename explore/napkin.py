@@ -95,7 +95,7 @@ class _Rough:
     def _bands(self):
         """The highest stage as a chip of its own, its layers, and those of the fullest tiles in its terms."""
         height = self.v["height"]
-        rows, self.deep, self.dense = bands(self.stages, height, self.layers).to(height).unbind(1)
+        rows, self.deep, self.dense, self.worked = bands(self.stages, height, self.layers).to(height).unbind(1)
         part = rows / height.detach().round()
         self.band, self.stage_tiles, self.own = self.nodes * part[:, None], self.tiles * part, self.layers * part
 
@@ -131,7 +131,9 @@ class _Rough:
         self.few = torch.where(self.on > 0, lanes, torch.full_like(lanes, 64.0)).amin(1)
         self.pace = ((self.per_flit + self.few - self.per_flit.minimum(self.few)) / self.few).clamp(min=1)
         settle = 14 + v["width"] + v["height"] / self.stages
-        spread = (self.dense / self.deep)[:, None]
+        more = self.streams / self.together - 1  # groups that come when the slowest stage has done the one before
+        passes = more * self.deep + self.layers
+        spread = ((more * self.dense + self.worked) / passes)[:, None]
         (x_time, x_flits), (h_time, h_flits) = self._gather(most["hidden"]), self._gather(most["ffn"], 32)
         a_time, a_flits = self._gather(self.heads * f["head_dim"], f["head_dim"])
         self.sent = self.layers * (2 * x_flits + a_flits + h_flits)
@@ -152,10 +154,10 @@ class _Rough:
         first = torch.maximum(f["hidden"][:, 0] + self.senders, self.senders * piece * (1 + self.copied)) + settle
         rows = most["vocab"] * self.words(f["hidden"]) * self.speaks
         head = self.slowest(rows + (self.norm + f["vocab"] / 1e3 + most["vocab"] / lanes) * self.speaks)
-        more, answers = self.together - 1, 4 * self.tiles
-        head = head + answers + more * self.slowest(rows).maximum(answers)
-        layers = self.deep * (self.streams / self.together + self.stages - 1) / self.streams
-        return ((first + more * x_time) / self.together, layers * (qkv + out), layers * attention,
+        others, answers = self.together - 1, 4 * self.tiles
+        head = head + answers + others * self.slowest(rows).maximum(answers)
+        layers = passes / self.streams
+        return ((first + others * x_time) / self.together, layers * (qkv + out), layers * attention,
                 layers * (feed + down), head / self.together, layers * sum(wait for _, wait in phases))
 
     def _turns(self, work, matrix, wait, front):
@@ -165,7 +167,8 @@ class _Rough:
         """
         chain = self.slowest(work) + wait
         each = torch.maximum(matrix, work - matrix + wait[:, None])
-        each = self.slowest(torch.where(self.v["stations"] >= front, each, chain[:, None]))
+        stuck = chain / torch.where(self.together > 2, 2.0, 1.0)
+        each = self.slowest(torch.where(self.v["stations"] >= front, each, each.maximum(stuck[:, None])))
         longer = torch.where(self.together > 1, (self.together * each / chain).clamp(min=1), torch.ones_like(chain))
         return self.slowest(work) * longer, wait * longer
 
