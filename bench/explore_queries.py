@@ -3,7 +3,7 @@
 Run `python -m bench.explore_queries` for regret with no evaluation and after 64, with bootstrap intervals, against the
 best that is known: of the agent, of two long searches through the evaluator, of random search, Sobol points, annealing,
 NSGA-II, CMA-ES and gradient ascent at 10,000 evaluations with three seeds, and, for ten queries, of TPE and of SAC of
-Stable-Baselines3 at 1,000. Some 40 s a query on one core, of the ten with all methods two minutes.
+Stable-Baselines3 at 1,000.
 """
 
 import argparse
@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from bench.lockstep import Lockstep
 from bench.row_file import RowFile
 from bench.stable_baselines import by_stable_baselines
-from explore.ask_tell import AskTell
+from explore.ask_tell import AskTell, weigher
 from explore.baselines import METHODS
 from explore.designer import SHIPPED, Designer
 from explore.goal import Goals, draw_goals, regret, score
@@ -95,13 +96,18 @@ def median_interval(values, draws: int = 2000) -> tuple[float, float, float]:
     return float(np.median(values)), float(np.quantile(samples, 0.025)), float(np.quantile(samples, 0.975))
 
 
-def best_of(method: str, problem: Problem, evaluations: int, seed: int) -> float:
-    """The best score that a method finds."""
-    if method == "sb3_sac":
-        return float(by_stable_baselines(problem, evaluations, seed)[0].max())
-    ask = AskTell(problem, evaluations=evaluations)
-    METHODS[method](ask, seed)
-    return ask.best
+def best_scores(problem: Problem, runs: Sequence[tuple[str, int, int]]) -> list[float]:
+    """The best score that each run (method, evaluations, seed) finds; but for SAC they go side by side."""
+    asked = {run: AskTell(problem, evaluations=run[1]) for run in runs if run[0] != "sb3_sac"}
+
+    def search(run):
+        def follow(weigh):
+            asked[run].weigh = weigh
+            METHODS[run[0]](asked[run], run[2])
+        return follow
+
+    Lockstep(weigher(problem, problem.goal)).run([search(run) for run in asked])
+    return [asked[run].best if run in asked else float(by_stable_baselines(problem, *run[1:])[0].max()) for run in runs]
 
 
 def measure(designer: Designer, queries: list[Query], *, known: int, evaluations: int = 0, seeds: int = 3,
@@ -117,13 +123,14 @@ def measure(designer: Designer, queries: list[Query], *, known: int, evaluations
     for number, query in list(enumerate(queries))[len(rows):]:
         problem = designer.problem(query.scenario)
         goal: Goals = problem.goal
-        found = designer.refine(problem, goal, 64, torch.Generator().manual_seed(number)).scores
-        others = {"agent_0": float(found[0]), "agent_64": float(found.max())}
-        for name in ("random", "gradient", *(SLOW if number < slow else ())):
-            others[f"{name}_1000"] = best_of(name, problem, 1000, number)
-        for name in BASELINES if evaluations else ():
-            others[f"{name}_{evaluations}"] = max(best_of(name, problem, evaluations, 100 * number + seed)
-                                                  for seed in range(seeds))
+        refined = designer.refine(problem, goal, 64, torch.Generator().manual_seed(number)).scores
+        others = {"agent_0": float(refined[0]), "agent_64": float(refined.max())}
+        runs = [(name, 1000, number) for name in ("random", "gradient", *(SLOW if number < slow else ()))]
+        if evaluations:
+            runs += [(name, evaluations, 100 * number + seed) for name in BASELINES for seed in range(seeds)]
+        for (name, count, _), found in zip(runs, best_scores(problem, runs), strict=True):
+            key = f"{name}_{count}"
+            others[key] = max(found, others.get(key, found))
         traces = [long_search(problem, goal, known, 1000 + number + seed)[0].numpy() for seed in range(2)]
         best = max(*others.values(), *(float(trace.max()) for trace in traces))
         as_good = traces[0] >= others["agent_0"]

@@ -3,22 +3,43 @@
 Points are rows in [0, 1]^D, one number for every knob of the space with more than one value.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
+from torch import Tensor
 
 from explore.goal import AREA, INFEASIBLE, POWER, TOK_S, Goals, score
 from explore.problem import Problem, observe
+
+Weigh = Callable[[Tensor, bool], tuple[Tensor, Tensor | None]]
+"""(rows of a space [N, K], whether the slope is wanted) -> outcomes [N, 5], slopes of the score [N, K] or None."""
+
+
+def weigher(problem: Problem, goal: Goals) -> Weigh:
+    """Asks the evaluator."""
+    def weigh(rows, slope=False):
+        rows = rows.detach().requires_grad_(slope)
+        outcomes = observe(problem.evaluate_designs(rows))[:, :5]
+        if not slope:
+            return outcomes, None
+        ascent, = torch.autograd.grad(score(outcomes, goal).sum(), rows)
+        return outcomes.detach(), ascent.nan_to_num(0, 0, 0)
+
+    return weigh
 
 
 class AskTell:
     """Counts and remembers what an optimiser tries for one goal.
 
     `points` [N, D] in [0, 1], `scores` [N] and `outcomes` [N, 5] in the order of their evaluation; `best` is the
-    largest score so far. Points beyond `evaluations` are refused with StopIteration.
+    largest score so far. Points beyond `evaluations` are refused with StopIteration. `weigh`: who asks the evaluator.
     """
 
-    def __init__(self, problem: Problem, goal: Goals | None = None, *, evaluations: int | None = None):
+    def __init__(self, problem: Problem, goal: Goals | None = None, *, evaluations: int | None = None,
+                 weigh: Weigh | None = None):
         self.problem, self.goal, self.limit = problem, goal or problem.goal, evaluations
+        self.weigh = weigh or weigher(self.problem, self.goal)
         self.columns = [i for i, k in enumerate(problem.space.knobs) if k.kind == "continuous" or len(k.values) > 1]
         self.size, self.spent = len(self.columns), 0
         self._points, self._scores, self._outcomes = [], [], []
@@ -28,7 +49,7 @@ class AskTell:
         """Evaluations that remain."""
         return float("inf") if self.limit is None else self.limit - self.spent
 
-    def designs(self, points) -> torch.Tensor:
+    def designs(self, points) -> Tensor:
         """Rows of the space for points [N, D]; fixed knobs at their value."""
         points = torch.as_tensor(np.asarray(points, dtype=np.float64)).reshape(-1, self.size)
         rows = torch.full((len(points), len(self.problem.space)), 0.5, dtype=torch.float64)
@@ -37,16 +58,24 @@ class AskTell:
 
     def evaluate(self, points) -> np.ndarray:
         """Scores [N] of points [N, D], greater is better."""
+        return self._spend(points, False)[0]
+
+    def ascend(self, points) -> tuple[np.ndarray, np.ndarray]:
+        """Scores [N] of points [N, D] and their slopes [N, D], which come with the evaluation."""
+        values, slopes = self._spend(points, True)
+        return values, slopes[:, self.columns].numpy()
+
+    def _spend(self, points, slope):
         rows = self.designs(points)
         if len(rows) > self.left:
             raise StopIteration(f"Evaluations must be at most {self.limit}")
-        outcomes = observe(self.problem.evaluate_designs(rows))[:, :5]
+        outcomes, slopes = self.weigh(rows, slope)
         values = score(outcomes, self.goal).numpy()
         self.spent += len(rows)
         self._points.append(rows[:, self.columns].numpy())
         self._scores.append(values)
         self._outcomes.append(outcomes)
-        return values
+        return values, slopes
 
     @property
     def points(self) -> np.ndarray:
@@ -57,7 +86,7 @@ class AskTell:
         return np.concatenate(self._scores)
 
     @property
-    def outcomes(self) -> torch.Tensor:
+    def outcomes(self) -> Tensor:
         return torch.cat(self._outcomes)
 
     @property
