@@ -175,7 +175,9 @@ def _heat(values: np.ndarray) -> str:
             boxes.append(f'<rect x="{x * cell:.2f}" y="{y * cell:.2f}" width="{cell * 0.96:.2f}" '
                          f'height="{cell * 0.96:.2f}" fill="hsl(215 65% {88 - 53 * share:.0f}%)">'
                          f"<title>{x},{y}: {values[y, x]:.6g}</title></rect>")
-    return f'<svg viewBox="0 0 {width * cell:.1f} {height * cell:.1f}" style="max-width:240px">{"".join(boxes)}</svg>'
+    size = f"{width * cell:.1f}", f"{height * cell:.1f}"
+    return (f'<svg viewBox="0 0 {size[0]} {size[1]}" style="width:{size[0]}px;height:{size[1]}px">{"".join(boxes)}'
+            "</svg>")
 
 
 def _progress(search: Search) -> str:
