@@ -1,6 +1,7 @@
 """Actions: the knobs of a design as the agent moves them, and the way to rows of a `Space` and back."""
 
 from dataclasses import dataclass
+from math import log
 
 import torch
 from torch import Tensor
@@ -76,8 +77,12 @@ class Codec:
 
     @staticmethod
     def _numbers(part, knob):
-        logs = part.kind == "continuous" and knob.log
-        return [torch.tensor(float(v)).log().item() if logs else float(v) for v in part.values]
+        """What the settings stand for in the space; a knob that is fixed there stays so."""
+        if part.kind == "continuous" == knob.kind:
+            known = part.values
+        else:
+            known = [min(knob.values, key=lambda k: abs(k - v)) for v in part.values]
+        return [log(v) if knob.log else float(v) for v in known]
 
     def _settings(self, ordinals: Tensor) -> Tensor:
         """Place of each ordinal in its list of settings, from 0; between whole numbers for continuous ones."""
@@ -111,8 +116,8 @@ class Codec:
         whole = (columns * self._parts).floor().clamp(min=0).minimum(self._parts - 1).long()
         known = self._settings_of[torch.arange(len(self._settings_of)), whole].double()
         at = torch.where(self._continuous, columns.clamp(0, 1), known)
-        log = (at + 1).log() / n.clamp(min=2).log()
-        x = torch.where(self._continuous, at, torch.where(self._log, log, at / (n - 1).clamp(min=1)))
+        logs = (at + 1).log() / n.clamp(min=2).log()
+        x = torch.where(self._continuous, at, torch.where(self._log, logs, at / (n - 1).clamp(min=1)))
         hot = [F.one_hot((designs[:, column, None] - places).abs().argmin(1), len(places))
                for column, places in zip(self._category_columns, self._category_places, strict=True)]
         return self.shape.snap(torch.cat([2 * x - 1, *hot], 1).float())
@@ -120,7 +125,7 @@ class Codec:
     def numbers(self, actions: Tensor) -> dict[str, Tensor]:
         """Knob name -> what it stands for: [B] of the chip, [B, K] by tile class; differentiable.
 
-        Knobs with a logarithmic scale come as logarithms. Fixed knobs are left out.
+        Knobs with a logarithmic scale come as logarithms. Knobs that the layout lacks are left out.
         """
         value = self._look_up(self._values, self._settings(actions[:, : len(self.ordinals)]))
         names: dict[str, list[int]] = {}

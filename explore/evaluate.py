@@ -86,7 +86,8 @@ def evaluate_knobs(knobs: Knobs, scenario: Scenario, *, overheads: Overheads | N
     load = tile_load(knobs, scenario)
     form = packets(knobs, load.reach)
     timing = cycles(knobs, load, form, scenario, scenario.at, overheads=overheads)
-    reading = cycles(knobs, load, form, scenario, scenario.prompt // 2, output=False, overheads=overheads)
+    read = scenario.prompt + scenario.workload.image_tokens
+    reading = cycles(knobs, load, form, scenario, (read - 1) // 2, output=False, overheads=overheads)
     hertz = knobs.clock_mhz[:, 0] * 1e6
     latency = timing.total / hertz
     tok_s = knobs.streams[:, 0] / latency
@@ -96,10 +97,9 @@ def evaluate_knobs(knobs: Knobs, scenario: Scenario, *, overheads: Overheads | N
     power_parts = power_w(knobs, load, form, logic, timing, area, scenario)
     power = sum(power_parts.values())
     workload = scenario.workload
-    before = scenario.prompt - 1 + workload.image_tokens
     lanes = (knobs.nodes * knobs.vlen).sum(1)
     tower = workload.vision.macs / lanes if workload.vision else 0.0
-    ttft = (reading.total * before + timing.total + tower) / hertz
+    ttft = (reading.total * read + timing.head - reading.head + tower) / hertz
     dies = scenario.node.good_dies(area.clamp(max=20000.0)).clamp(min=1e-3)
     cost = scenario.node.wafer_usd / dies
     floor = scenario.node.rom_fj_bit * 1e-15 * 8 * workload.bytes_per_token(scenario.at) * tok_s

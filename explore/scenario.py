@@ -44,8 +44,11 @@ class Scenario:
             raise HwgenError(f"Context must be 1 to {self.workload.max_context}, not {self.context!r}")
         if self.position is not None and not 0 <= self.position < self.context:
             raise HwgenError(f"Position must be 0 to {self.context - 1}, not {self.position!r}")
-        if not 1 <= self.prompt <= self.context:
-            raise HwgenError(f"Prompt must be 1 to {self.context} tokens, not {self.prompt!r}")
+        longest = self.context - self.workload.image_tokens
+        if not 1 <= self.prompt <= longest:
+            raise HwgenError(f"Prompt must be 1 to {longest} tokens, besides those of an image, not {self.prompt!r}"
+                             if longest >= 1 else f"Context must be above {self.workload.image_tokens}, the tokens of "
+                             f"an image, not {self.context!r}")
         if len(self.weights) != 3 or min(self.weights) < 0 or abs(sum(self.weights) - 1) > 1e-6:
             raise HwgenError(f"Weights must be three numbers from 0 that sum to 1, not {self.weights!r}")
         if self.rom_anchor not in ROM_ANCHORS:

@@ -260,7 +260,7 @@ def _fix(knob, fixed):
     if knob.kind == "continuous" and not knob.values[0] <= value <= knob.values[1] or (
             knob.kind != "continuous" and value not in knob.values):
         raise HwgenError(f"{knob.label} must be one of the knob's values, not {value!r}")
-    return replace(knob, kind="ordinal", values=(value,), log=False)
+    return replace(knob, kind="ordinal", values=(value,))
 
 
 def _place(knob, value):

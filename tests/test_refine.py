@@ -188,3 +188,13 @@ def test_hints_name_the_clock(problem):
     hertz = problem.hints(actions, problem.features[None])[:, CLOCK].exp()
     wanted = problem.space.values(problem.codec.designs(actions)).clock_mhz[:, 0] * 1e6
     torch.testing.assert_close(hertz.double(), wanted, rtol=1e-3, atol=0)
+
+
+def test_the_world_model_knows_knobs_that_a_space_fixes():
+    space = Space(3, side=4, fixed={"clock_mhz": 100.0, "vlen.0": 64})
+    problem = Problem(Scenario(read_workload("stories260k"), 28, context=256), Codec(space, Codec(Space(3)).layout))
+    actions = problem.random_actions(64, torch.Generator().manual_seed(0))
+    hints = problem.hints(actions, problem.features[None])
+    assert hints.isfinite().all() and (hints[:, CLOCK] - torch.tensor(1e8).log()).abs().max() < 1e-4
+    numbers, knobs = problem.codec.numbers(actions), problem.space.values(problem.codec.designs(actions))
+    assert torch.equal(numbers["vlen"].double(), knobs.vlen) and (knobs.vlen[:, 0] == 64).all()
