@@ -48,16 +48,17 @@ class Lockstep:
             return self._answers.pop(number)
 
     def _answer(self):
-        """Weigh what was asked, once nobody is missing."""
-        if self._error:
-            self._turn.notify_all()
-        elif self._asked and len(self._asked) == self._running:
-            for slope in (False, True):
-                numbers = sorted(number for number, asked in self._asked.items() if asked[1] == slope)
-                if numbers:
-                    self._weigh_all(numbers, slope)
+        """Weigh what was asked, once nobody is missing; an error ends all."""
+        if not self._error and self._asked and len(self._asked) == self._running:
+            try:
+                for slope in (False, True):
+                    numbers = sorted(number for number, asked in self._asked.items() if asked[1] == slope)
+                    if numbers:
+                        self._weigh_all(numbers, slope)
+            except BaseException as error:  # of whoever was last to ask, so of all
+                self._error = error
             self._asked.clear()
-            self._turn.notify_all()
+        self._turn.notify_all()
 
     def _weigh_all(self, numbers, slope):
         rows = [self._asked[number][0] for number in numbers]

@@ -125,7 +125,7 @@ def cycles(knobs: Knobs, load: TileLoad, form: Packets, scenario: Scenario, posi
     own = c.layers * stages.part  # layers of a tile if it had the rows of the band's
     kv = load.heads * load.share * ((position + 1) * words(c.head_dim, knobs.vlen)
                                     + c.head_dim * words(position + 1, knobs.vlen))
-    unicast = c.layers * _qkv_flits(c, load, form, band.nodes) * (1 - 1 / band.tiles[:, 0])
+    unicast = c.layers * _qkv_flits(c, load, form, band)
     sent = own * sent + gather_cycles(band, form, load.hidden.most)[1] * stages.part
     prep = (3 * (words(c.hidden, knobs.lanes) * 2) + words(c.heads * c.head_dim, knobs.lanes)
             + words(c.ffn, knobs.lanes)) * stages.layers
@@ -253,21 +253,26 @@ def _attention(c, knobs, load, form, seen, o):
     by_matrix = load.heads * (scores + values) + shown
     spent = 2 * turned + torch.maximum(by_matrix, first - 2 * turned + scores + work + values) * (load.heads > 0)
     lane = receive_cycles(form.per_flit, knobs.lanes)
-    arrivals = (load.heads + 2 * load.units) * (words(c.head_dim, form.per_flit) * lane)
-    arrivals = arrivals + _messages(c, load) * (o.message + form.header)
-    away = (load.stages.band.tiles > 1).double()
+    arrivals = words(c.head_dim, form.per_flit) * lane + _messages(c, load) * (o.message + form.header)
+    arrivals = arrivals * (load.heads + 2 * load.units)
+    away = (load.stages.band.tiles > c.kv_heads).double()
     return spent, softmax * load.heads + first, load.heads * (scores + values), arrivals * away
 
 
 def _messages(c, load):
-    """Messages of q, k and v that a tile takes in: one a head and tile that holds rows of it."""
+    """Messages in which the q, k or v of a head comes [B, 1]: one a tile that holds rows of it."""
     rows = load.qkv.mean.amax(1, keepdim=True).clamp(min=1e-9)
-    return (load.heads + 2 * load.units) * (c.head_dim / rows).clamp(min=1)
+    return (c.head_dim / rows).clamp(min=1)
 
 
-def _qkv_flits(c, load, form, nodes):
-    taken = (load.heads + 2 * load.units) * words(c.head_dim, form.per_flit) + _messages(c, load) * form.header
-    return (taken * load.share * nodes).sum(1)
+def _qkv_flits(c, load, form, band):
+    """Flits [B] of a layer's q, k and v to where its heads and caches are.
+
+    The rows of a key-value group lie on the tiles that hold it, so that of one tile a group nothing goes elsewhere.
+    """
+    each = words(c.head_dim, form.per_flit) + _messages(c, load) * form.header
+    away = 1 - 1 / (band.tiles / c.kv_heads).clamp(min=1)
+    return (c.heads + 2 * (load.units * load.share * band.nodes).sum(1)) * (each * away)[:, 0]
 
 
 def _embedding(c, band, load, form, o):

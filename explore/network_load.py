@@ -105,7 +105,8 @@ def _fork_loss(knobs: Knobs, form: Packets, payload: Tensor) -> Tensor:
 def busiest_links(knobs: Knobs, sent: Tensor, unicast: Tensor) -> dict[str, Tensor]:
     """Flits on the busiest link of each class [B] where every tile sends `sent` flits [B, K] to all tiles.
 
-    `unicast`: flits [B] from anywhere to anywhere, of which a quarter crosses the middle of a row or column one way.
+    `unicast`: flits [B] from anywhere to anywhere, of which a quarter, in odd meshes less, crosses the middle of a row
+    or column one way.
 
     Along the XY tree a row's link carries what its row sends from one side, a column's link what all rows on one side
     send, a local output everything. Rows are taken to be alike, but where classes fill rows whole: there the heaviest
@@ -120,9 +121,11 @@ def busiest_links(knobs: Knobs, sent: Tensor, unicast: Tensor) -> dict[str, Tens
     alike = total / height * (1 - 1 / width)
     row = torch.where((knobs.arrangement[:, 0] == 0) & ((knobs.nodes > 0).sum(1) > 1), (heavy * places).sum(1), alike)
     column = total * (1 - 1 / height)
-    # one copy a tile: a link of a row carries those for the columns beyond it, half of them at the middle
+    # one copy a tile: a link of a row carries those for the columns beyond it, most of them at the middle
     copies = knobs.multicast[:, 0] <= 0
-    row = torch.where(copies, row * height * width / 4 * width / (width - 1).clamp(min=1), row)
-    column = torch.where(copies, total * height / 4, column)
-    return {"row": (row + unicast / (4 * height)) * (width > 1),
-            "column": (column + unicast / (4 * width)) * (height > 1), "local": total + unicast / (width * height)}
+    across, along = (torch.floor(side / 2) * torch.ceil(side / 2) / side for side in (width, height))
+    row = torch.where(copies, row * height * across * width / (width - 1).clamp(min=1), row)
+    column = torch.where(copies, total * along, column)
+    return {"row": (row + unicast * across / (width * height)) * (width > 1),
+            "column": (column + unicast * along / (height * width)) * (height > 1),
+            "local": total + unicast / (width * height)}

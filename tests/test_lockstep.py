@@ -52,3 +52,19 @@ def test_an_error_of_one_ends_all(problem):
 
     with pytest.raises(ValueError, match="no more"):
         Lockstep(weigher(problem, problem.goal)).run([goes_on, fails, goes_on])
+
+
+def test_an_error_of_the_evaluator_ends_all(problem):
+    def breaks(rows, slope):
+        if len(rows) < 3:
+            raise ValueError("evaluator broke")
+        return weigher(problem, problem.goal)(rows, slope)
+
+    def steps(count):
+        def search(weigh):
+            for _ in range(count):
+                weigh(problem.space.random(2), False)
+        return search
+
+    with pytest.raises(ValueError, match="evaluator broke"):
+        Lockstep(breaks).run([steps(1), steps(3)])

@@ -14,12 +14,14 @@ MIXED = Design(6, 4, classes=(TileClass("a", vlen=64), TileClass("b", vlen=32)),
 
 
 @pytest.mark.parametrize(("made", "formats"), [(design(), {}), (MIXED, {}), (MIXED, {"weights": "mxfp4"}),
-                                               (COLUMNS, {}), (replace(design(), pipeline_stages=4, streams=2), {})])
+                                               (COLUMNS, {}), (replace(design(), pipeline_stages=4, streams=2), {}),
+                                               (Design(3, 1, multicast=False), {}),
+                                               (Design(2, 3, multicast=False), {})])
 def test_weights_add_up_and_links_agree(made, formats):
     asked = scenario(formats=formats)
     maps = tile_map(made, asked)
     assert maps.weights.sum() == asked.workload.weight_elements
-    assert maps.wmem_kib.shape == (4, 6)
+    assert maps.wmem_kib.shape == (made.height, made.width)
     off = deviation(made, asked, maps)
     assert set(off) == {"row", "column", "local", "matrix"}
     assert all(abs(value) <= 0.10 for value in off.values()), off
