@@ -3,6 +3,8 @@
 import subprocess
 import sys
 
-for module in ("bench.chip_speed", "bench.tool_speed", "bench.matrix_area", "bench.router_area"):
-    print(f"== {module}", flush=True)
-    subprocess.run([sys.executable, "-m", module], check=True)
+for command in ("chip_speed", "tool_speed", "matrix_area", "router_area", "evaluator_speed", "calibration",
+                "calibration streams", "explore_suite --small"):
+    print(f"== {command}", flush=True)
+    module, *options = command.split()
+    subprocess.run([sys.executable, "-m", f"bench.{module}", *options], check=True)

@@ -8,6 +8,7 @@ Stable-Baselines3 at 1,000.
 
 import argparse
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import numpy as np
 import torch
 
 from bench.lockstep import Lockstep
-from bench.row_file import RowFile
+from bench.row_file import RowFile, digest
 from bench.stable_baselines import by_stable_baselines
 from explore.ask_tell import AskTell, weigher
 from explore.baselines import METHODS
@@ -76,16 +77,18 @@ def frozen_queries(count: int, codec, seed: int = SEED) -> list[Query]:
 
 
 def long_search(problem: Problem, goal: Goals, evaluations: int, seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scores and outcomes, in order: the planner's search by the evaluator's word, from random designs."""
+    """Scores and outcomes, in order: the planner's search by the evaluator's word, from 2,048 random designs."""
     generator, scores, seen = torch.Generator().manual_seed(seed), [], []
 
     def value(actions):
-        seen.append(problem.outcomes(actions))
+        seen.append(problem.outcomes(actions[: evaluations - sum(map(len, seen))]))
         scores.append(score(seen[-1], goal))
+        if sum(map(len, seen)) == evaluations:
+            raise StopIteration
         return scores[-1]
 
-    start = problem.random_actions(2048, generator)
-    plan(problem, value, start, generator, rounds=max(1, (evaluations - 2048) // (ISLANDS * 200)), islands=ISLANDS)
+    with suppress(StopIteration):
+        plan(problem, value, problem.random_actions(2048, generator), generator, rounds=evaluations, islands=ISLANDS)
     return torch.cat(scores), torch.cat(seen)
 
 
@@ -155,7 +158,8 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     designer = Designer.load(options.agent)
-    with RowFile(options.output) as file:
+    about = {name: getattr(options, name) for name in ("known", "evaluations", "seeds", "slow")}
+    with RowFile(options.output, about | {"agent": digest(options.agent)}) as file:
         rows = measure(designer, frozen_queries(options.queries, designer.codec), known=options.known,
                        evaluations=options.evaluations, seeds=options.seeds, slow=options.slow, done=file.rows,
                        on_row=file.add)

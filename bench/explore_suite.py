@@ -1,10 +1,11 @@
 """The explorer against other ways to search: python -m bench.explore_suite [--small] [-o rows.jsonl].
 
-Twelve frozen scenarios, two of them on held-out nodes with a held-out workload, every method with the same number of
+Twelve frozen scenarios, three of them on held-out nodes with a held-out workload, every method with the same number of
 evaluations, ten seeds each. Regret is against the best that any run of the table or the long searches (`--known`)
 found for that scenario. Interquartile means over all runs, with 95 % intervals from resampling seeds within scenarios.
-Ablations of training are further agents: `--agent no-mixture=runs/x/agent.pt` (`explore.train --set experts=1`). Every
-run is a line of the file of `-o`; started again with that file, the bench goes on where it was.
+Ablations of training are further agents: `--agent no-mixture=runs/x/agent.pt` (`explore.train --set experts=1`);
+the agent's own discount is 0, so that one is `--set discount=0.9`. Every run is a line of the file of `-o`; started
+again with that file, the bench goes on where it was.
 """
 
 import argparse
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from bench.explore_queries import long_search
-from bench.row_file import RowFile
+from bench.row_file import RowFile, digest
 from bench.stable_baselines import by_stable_baselines
 from explore.action import Codec
 from explore.archive import hypervolume
@@ -65,20 +66,39 @@ def by_agent(designer: Designer) -> Callable:
     return run
 
 
-def by_policy_alone(designer: Designer) -> Callable:
-    """All evaluations on proposals of an agent."""
+def by_proposals(designer: Designer) -> Callable:
+    """All evaluations on proposals of an agent, planned anew where they are too few."""
     def run(problem, evaluations, seed):
-        actions = designer.propose(problem, problem.goal, evaluations, torch.Generator().manual_seed(seed))
-        outcomes = problem.outcomes(actions)
-        return score(outcomes, problem.goal), outcomes
+        generator, actions = torch.Generator().manual_seed(seed), []
+        while sum(map(len, actions)) < evaluations:
+            actions.append(designer.propose(problem, problem.goal, evaluations, generator))
+        return scored(problem, torch.cat(actions)[:evaluations])
     return run
 
 
-def by_random_policy(problem, evaluations, seed):
-    """The same refinement from random proposals, with no surrogate."""
-    generator = torch.Generator().manual_seed(seed)
-    found = refine(problem, problem.goal, problem.random_actions(evaluations, generator), evaluations, generator)
-    return found.scores, found.outcomes
+def by_policy_alone(designer: Designer) -> Callable:
+    """All evaluations on samples of an agent's policy."""
+    def run(problem, evaluations, seed):
+        state = designer.state(problem, problem.goal)
+        actions = designer.agent.candidates(state, evaluations - 1, torch.Generator().manual_seed(seed))
+        return scored(problem, problem.canonical(actions))
+    return run
+
+
+def by_random_policy(designer: Designer | None) -> Callable:
+    """The same refinement from random proposals, with the agent's world model if there is an agent."""
+    def run(problem, evaluations, seed):
+        generator = torch.Generator().manual_seed(seed)
+        found = refine(problem, problem.goal, problem.random_actions(evaluations, generator), evaluations, generator,
+                       surrogate=designer.agent.surrogate if designer else None)
+        return found.scores, found.outcomes
+    return run
+
+
+def scored(problem, actions):
+    """(scores [N], outcomes [N, 5 + ...]) of actions."""
+    outcomes = problem.outcomes(actions)
+    return score(outcomes, problem.goal), outcomes
 
 
 def by_baseline(name: str) -> Callable:
@@ -102,8 +122,8 @@ def methods(agents: dict[str, Designer]) -> dict[str, Callable]:
         found[name] = by_agent(designer)
     first = next(iter(agents.values()), None)
     if first is not None:
-        found["policy-alone"] = by_policy_alone(first)
-    found["random-policy+refine"] = by_random_policy
+        found |= {"no-refinement": by_proposals(first), "policy-alone": by_policy_alone(first)}
+    found["random-policy+refine"] = by_random_policy(first)
     return found | {name: by_baseline(name) for name in METHODS} | {"sb3-sac": by_stable_baselines}
 
 
@@ -226,7 +246,9 @@ def main() -> None:
     if options.methods:
         runs = {name: runs[name] for name in options.methods.split(",")}
     scenarios = [suite()[i] for i in SMALL] if options.small else suite()
-    with RowFile(options.output) as file:
+    about = {"small": options.small, "evaluations": options.evaluations, "known": options.known,
+             "agents": {name: digest(path) for name, path in agents.items()}}
+    with RowFile(options.output, about) as file:
         rows = measure(scenarios, runs, designers["agent"].codec, evaluations=options.evaluations, seeds=options.seeds,
                        known=options.known, done=file.rows, on_run=file.add)
     print(f"{len(scenarios)} scenarios, {options.seeds} seeds, {options.evaluations} evaluations each")

@@ -66,14 +66,16 @@ def test_a_bench_that_was_stopped_goes_on_where_it_was(codec, tmp_path):
             file.add(row)
             if len(path.read_text().splitlines()) == stop:
                 raise KeyboardInterrupt
-        with RowFile(path) as file:
+        with RowFile(path, {"evaluations": 64}) as file:
             return len(file.rows), measure([suite()[0]], runs, codec, evaluations=64, seeds=3, known=2248,
                                            done=file.rows, on_run=add)
 
     with pytest.raises(KeyboardInterrupt):
-        bench(stop=4)
+        bench(stop=5)
     path.write_text(path.read_text()[:-20])  # the last line was cut off
     earlier, rows = bench()
+    with pytest.raises(SystemExit):
+        RowFile(path, {"evaluations": 65})
     path.unlink()
     fresh, again = bench()
     assert (earlier, fresh, len(rows)) == (3, 0, 7)
