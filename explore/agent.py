@@ -21,6 +21,7 @@ Where it departs from the paper, and why:
 
 import copy
 import os
+import zipfile
 from dataclasses import asdict, dataclass
 from math import log
 from pathlib import Path
@@ -225,6 +226,9 @@ def write_saved(state: dict, path: Path) -> None:
 def read_saved(path: Path, wanted: str) -> dict:
     """The tensors in a file that carries the format mark `wanted`. Raises HwgenError for any other file."""
     try:
+        with zipfile.ZipFile(path) as parts:  # torch does not check the sums of the parts
+            if parts.testzip():
+                raise zipfile.BadZipFile
         saved = torch.load(path, weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a damaged file
         raise HwgenError(f"{str(path)!r} must be a file that hwgen saved, not damaged or foreign "

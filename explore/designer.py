@@ -24,6 +24,8 @@ SAMPLES = 256
 """Actions that the policy is asked for before planning."""
 ISLANDS = 3
 SHIPPED = Path(__file__).parent / "trained" / "agent.pt"
+_FOREIGN = (LookupError, TypeError, ValueError, AttributeError, RuntimeError, OverflowError)
+"""What a part that is missing, or none of an agent's, may raise."""
 
 
 @dataclass(frozen=True)
@@ -40,12 +42,20 @@ class Designer:
         saved = read_saved(path, FORMAT)
         try:
             layout = tuple(Part(label, kind, tuple(values)) for label, kind, values in saved["layout"])
+            if not layout:
+                raise ValueError("no knobs")
             codec = Codec(space or Space(), layout)
-        except (KeyError, TypeError, ValueError) as error:
+        except _FOREIGN as error:
             raise HwgenError(f"Agent {str(path)!r} must be trained for this space of designs: {error}") from None
         names = tuple(scenario_features(Scenario(read_workload("stories260k"), 28, context=64)))
         width = len(names) + len(GOAL_FEATURES) + 1 + codec.shape.size + len(OBSERVATIONS)
-        agent, cases = Agent.load_policy(path, width, codec.shape, Napkin(codec, names))
+        try:
+            agent, cases = Agent.load_policy(path, width, codec.shape, Napkin(codec, names))
+            whole = agent.mean.shape == agent.std.shape == (width,) and cases.shape[1:] == (codec.shape.size,)
+        except _FOREIGN as error:
+            raise HwgenError(f"Agent {str(path)!r} must be whole, not damaged ({type(error).__name__})") from None
+        if not whole:
+            raise HwgenError(f"Agent {str(path)!r} must be whole, not damaged (scales or cases)")
         return cls(agent, codec, cases)
 
     @cached_property

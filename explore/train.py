@@ -9,7 +9,7 @@ import argparse
 import json
 import sys
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
@@ -25,6 +25,7 @@ from explore.scenario import Scenario
 from explore.space import Space
 from explore.training import Training
 from explore.workload import Workload, read_workload, shipped_workloads
+from hwgen.errors import HwgenError
 from hwgen.model_config import ModelConfig
 from hwgen.quantize import narrow_matrices
 
@@ -106,6 +107,18 @@ def _evolve(problem: Problem, practice: Practice, generator: torch.Generator) ->
     plan(problem, value, practice.recent[:, 1: 1 + practice.shape.size], generator, rounds=ROUNDS)
 
 
+def parse_setting(text: str) -> tuple[str, int | float]:
+    """(name, value) of "NAME=VALUE". Raises HwgenError for what is no hyper-parameter or no value of it."""
+    name, _, value = text.partition("=")
+    kinds = {f.name: type(f.default) for f in fields(HyperParameters)}
+    if name not in kinds:
+        raise HwgenError(f"Hyper-parameter must be {', '.join(kinds)}, not {name!r}")
+    try:
+        return name, kinds[name](value)
+    except ValueError:
+        raise HwgenError(f"{name} must be of type {kinds[name].__name__}, not {value!r}") from None
+
+
 def main(arguments: list[str]) -> None:
     """Command line."""
     parser = argparse.ArgumentParser(prog="python -m explore.train", description=__doc__)
@@ -117,8 +130,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE", help="a hyper-parameter")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    hp = replace(HyperParameters(seed=options.seed), **{
-        name: type(getattr(HyperParameters, name))(value) for name, value in (s.split("=") for s in options.set)})
+    hp = replace(HyperParameters(seed=options.seed), **dict(map(parse_setting, options.set)))
     codec = Codec(Space())
     options.output.mkdir(parents=True, exist_ok=True)
     training = make_training(hp, training_scenarios(options.scenarios, hp.seed), codec)
@@ -167,4 +179,8 @@ def finish(training: Training, codec: Codec, folder: Path) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    try:
+        main(sys.argv[1:])
+    except HwgenError as refused:
+        print(f"explore.train: {refused}", file=sys.stderr)
+        sys.exit(2)

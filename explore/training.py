@@ -145,8 +145,15 @@ class Training:
                 "replay": self.replay.state_dict(), "fields": [p.state_dict() for p in self.fields]}, path)
 
     def load(self, path: Path) -> None:
-        """Goes on from a checkpoint of the same hyper-parameters and fields."""
-        saved, agent = read_saved(path, FORMAT + "-training"), self.agent
+        """Goes on from a checkpoint of the same hyper-parameters and fields. Raises HwgenError for any other file."""
+        saved = read_saved(path, FORMAT + "-training")
+        try:
+            self._restore(path, saved)
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            raise HwgenError(f"Checkpoint {str(path)!r} must be whole, not damaged ({type(error).__name__})") from None
+
+    def _restore(self, path, saved):
+        agent = self.agent
         if saved["hp"] != asdict(self.hp) or len(saved["fields"]) != len(self.fields):
             changed = [f.name for f in fields(self.hp) if saved["hp"].get(f.name) != getattr(self.hp, f.name)]
             raise HwgenError(f"Checkpoint {str(path)!r} must be of the same training run, not of one with another "
@@ -162,7 +169,7 @@ class Training:
         for practice, state in zip(self.fields, saved["fields"], strict=True):
             practice.load_state_dict(state)
         self.random.set_state(saved["random"])
-        self.step, self.evaluations, self.log = saved["step"], saved["evaluations"], saved["log"]
+        self.step, self.evaluations, self.log = int(saved["step"]), int(saved["evaluations"]), saved["log"]
 
 
 def best_known(archives: list[Archive], which: Tensor, goals: Goals) -> tuple[Tensor, Tensor]:
