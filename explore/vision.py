@@ -11,6 +11,10 @@ from hwgen.errors import HwgenError
 DEFAULTS = {"hidden_size": 1152, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 16,
             "num_channels": 3, "image_size": 224, "patch_size": 32}
 """What the Hugging Face Idefics3 and SmolVLM vision configurations assume for keys that a file leaves out."""
+LARGEST = 1 << 16
+"""Size beyond which a file is damaged rather than a tower large."""
+_MOST_MACS = 1 << 60
+"""What the evaluator's whole numbers hold, with room."""
 
 
 @dataclass(frozen=True)
@@ -74,13 +78,18 @@ def read_vision(raw: dict, text_hidden: int, name: str) -> VisionTower | None:
     sizes = {key: vision.get(key, value) for key, value in DEFAULTS.items()} | {
         "scale_factor": raw.get("scale_factor", 2)}
     for key, value in sizes.items():
-        if type(value) is not int or value < 1:
-            raise HwgenError(f"Model {name!r} is not supported: {key} must be a whole number above 0, not {value!r}")
+        if type(value) is not int or not 1 <= value <= LARGEST:
+            raise HwgenError(f"Model {name!r} is not supported: {key} must be a whole number from 1 to {LARGEST}, "
+                             f"not {value!r}")
     side = sizes["image_size"] // sizes["patch_size"]
     if side < 1 or side % sizes["scale_factor"]:
         raise HwgenError(f"Model {name!r} is not supported: scale_factor must divide the {side} patches of a side, "
                          f"not be {sizes['scale_factor']}")
-    return VisionTower(
+    tower = VisionTower(
         layers=sizes["num_hidden_layers"], hidden=sizes["hidden_size"], ffn=sizes["intermediate_size"],
         heads=sizes["num_attention_heads"], channels=sizes["num_channels"], image=sizes["image_size"],
         patch=sizes["patch_size"], shuffle=sizes["scale_factor"], text_hidden=text_hidden)
+    if tower.macs >= _MOST_MACS:
+        raise HwgenError(f"Model {name!r} is not supported: an image must take fewer than {_MOST_MACS:.2g} "
+                         f"multiply-accumulates of its tower, not {tower.macs:.2g}")
+    return tower

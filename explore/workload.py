@@ -1,7 +1,7 @@
 """What a model asks of a chip, from its config.json alone: operators, parameters, bytes, cache growth, hazards."""
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -26,13 +26,15 @@ VALUE_BLOCK_BYTES = 36
 class Workload:
     """A language model with its sizes, and the vision tower before it where there is one.
 
-    `mxfp4` names the matrices in that format, as `IntegerGraph.mxfp4` does: a choice made when quantising.
+    `mxfp4` names the matrices in that format, as `IntegerGraph.mxfp4` does: a choice made when quantising. `context`:
+    the positions that a Q file was quantised for, the most that a chip of it can have; None where there is no Q yet.
     """
 
     name: str
     config: ModelConfig
     vision: VisionTower | None = None
     mxfp4: frozenset[str] = frozenset()
+    context: int | None = field(default=None, repr=False)
 
     layers = property(lambda self: self.config.layers)
     hidden = property(lambda self: self.config.hidden)
@@ -42,7 +44,7 @@ class Workload:
     head_dim = property(lambda self: self.config.head_dim)
     vocab = property(lambda self: self.config.vocab)
     tied = property(lambda self: self.config.tied)
-    max_context = property(lambda self: self.config.max_context)
+    max_context = property(lambda self: self.context or self.config.max_context)
 
     @cached_property
     def operators(self) -> tuple[Operator, ...]:
@@ -130,15 +132,15 @@ def shipped_workloads() -> tuple[str, ...]:
 def read_workload(model: str | Path, *, weights: str = "mxint8", head: str = "mxint8") -> Workload:
     """The workload of a shipped name, a Hugging Face folder or config file (no weights needed), GGUF or Q file.
 
-    `weights` and `head` are formats as `hwgen.quantize.quantize` takes them; a Q file has its own. Raises HwgenError
-    for a name or file that is none of these, and for sizes that are lacking or cannot work.
+    `weights` and `head` are formats as `hwgen.quantize.quantize` takes them; a Q file has its own, and its context.
+    Raises HwgenError for a name or file that is none of these, and for sizes that are lacking or cannot work.
     """
     path = Path(model)
     if path.is_file() and is_graph_file(path):
         if (weights, head) != ("mxint8", "mxint8"):
             raise HwgenError(f"Formats of {str(model)!r} must be its own, which `hwgen quantize` gave it")
         graph = IntegerGraph.load(path)
-        return Workload(path.stem, graph.config, mxfp4=graph.mxfp4)
+        return Workload(path.stem, graph.config, mxfp4=graph.mxfp4, context=graph.context)
     found = _read(path, str(model))
     return replace(found, mxfp4=narrow_matrices(found.config, weights, head))
 

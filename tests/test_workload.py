@@ -90,7 +90,7 @@ def test_a_folder_with_only_its_config_is_enough(tmp_path):
 @pytest.mark.parametrize("change, message", [
     ({"hidden_size": None}, "lacks hidden_size"),
     ({"model_type": "gpt2"}, "model_type must be"),
-    ({"vision_config": {"patch_size": 0}}, "patch_size must be a whole number above 0, not 0"),
+    ({"vision_config": {"patch_size": 0}}, "patch_size must be a whole number from 1 to 65536, not 0"),
     ({"vision_config": {"image_size": 160, "patch_size": 32}}, "scale_factor must divide the 5 patches"),
     ({"text_config": 3}, "text_config must be an object, not 3"),
 ])
