@@ -17,7 +17,7 @@ from explore.practice import random_actions
 from explore.problem import OBSERVATIONS, Problem
 from explore.scenario import Scenario
 from explore.space import Space
-from explore.state import state_rows
+from explore.state import GOAL_FEATURES, state_rows
 from explore.workload import read_workload, shipped_workloads
 from hwgen.errors import HwgenError
 
@@ -43,7 +43,7 @@ class ChipEnvironment(gymnasium.Env):
     1, the last action and `explore.problem.OBSERVATIONS` of it, or zeros before the first.
 
     Reward: score less reference, at least -10; infeasible designs get -10 and less, by the logarithm of their
-    violation. `info` holds the figures, the score and the regret against the best of the episode.
+    violation. `info` holds the figures, the score, the best score of the episode and whether the design is feasible.
     """
 
     metadata = {"render_modes": []}
@@ -55,7 +55,7 @@ class ChipEnvironment(gymnasium.Env):
         self._own_goals = scenarios is not None
         self.scenarios = tuple(scenarios) if scenarios is not None else default_scenarios()
         width = 1 + self.codec.shape.size + len(OBSERVATIONS)
-        states = len(Problem(self.scenarios[0], self.codec).features) + 9 + width
+        states = len(Problem(self.scenarios[0], self.codec).features) + len(GOAL_FEATURES) + width
         self.action_space = gymnasium.spaces.Box(-1.0, 1.0, (self.codec.shape.size,), np.float32)
         self.observation_space = gymnasium.spaces.Box(-_LIMIT, _LIMIT, (states,), np.float32)
         self._nothing = torch.zeros(1, width)

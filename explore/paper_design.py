@@ -51,7 +51,8 @@ class Comparison:
 
     `without_speculation`: their tokens/s without the factor, all sequences; `per_sequence` of that. `implied_fj_bit`:
     energy a weight bit that their power leaves if it all went into reading weights. `broken`: floors that the row
-    breaks. `ours`: the same mesh and clock, MXINT8 and one sequence, as this generator would build it.
+    breaks. `ours`: the same mesh and clock, the workload's weight formats and one sequence, as this generator would
+    build it.
     """
 
     row: PaperRow
