@@ -1,5 +1,6 @@
 """`hwgen explore`: what the command line does, behind its flags."""
 
+import hashlib
 import json
 import time
 from collections.abc import Callable
@@ -12,8 +13,11 @@ from explore.ask_tell import AskTell
 from explore.baselines.heuristic import largest_fastest
 from explore.design_file import design_yaml
 from explore.designer import SHIPPED, Designer
+from explore.floors import floors
 from explore.formats import format_note
 from explore.goal import INFEASIBLE
+from explore.kept import Kept
+from explore.limits import sentences
 from explore.node import node_sizes
 from explore.paper_design import PAPER_ROWS, compare
 from explore.problem import Problem
@@ -27,6 +31,8 @@ from hwgen.errors import HwgenError
 
 DEFAULT_CONTEXT = 2048
 SCORE_DIGITS = 6
+WARM = 48
+"""Designs of an earlier RUN that a warm start begins with."""
 
 
 def parse_goal(text: str) -> tuple[float, float, float]:
@@ -60,36 +66,48 @@ def explore(model: str, *, nm: int, goal: str, weights: str = "mxint8", head: st
             power_max: float | None = None, area_max: float | None = None, latency_max: float | None = None,
             clock_max: float | None = None, side: int = 64, evaluations: int = 8192, seed: int = 0,
             output: Path | None = None, force: bool = False, warm_start: Path | None = None,
-            agent: Path | None = None, on_progress: Callable[[str, int, int, float], None] | None = None) -> dict:
+            agent: Path | None = None, on_progress: Callable[[str, int, int, float], None] | None = None,
+            on_table: Callable[[list[dict]], None] | None = None) -> dict:
     """Searches and writes RUN; returns its summary. `weights` and `head` are formats, as `read_workload` takes them.
 
     With `nodes` every one is searched with the same settings, and RUN holds the design of the one with the least cost
-    per token. Raises HwgenError where nothing is feasible: which limit binds, and what the nearest design takes.
+    per token, and the evaluations of all; `on_table` gets a row for each. After a kill the same call takes up the nodes
+    that were finished. Raises HwgenError where nothing is feasible: which limit binds, and what the nearest design
+    takes.
     """
     torch.set_num_threads(1)
     if output is not None:
         check_output(output, force)
     workload, objective = read_workload(model, weights=weights, head=head), parse_goal(goal)
     sizes = parse_nodes(nodes) if nodes else [nm]
-    context = min(DEFAULT_CONTEXT, workload.max_context) if context is None else context
+    if context is None:
+        context = workload.context or min(DEFAULT_CONTEXT, workload.max_context)
     scenarios = [Scenario(workload, size, context=context, prompt=min(32, context), weights=objective,
                           power_max=power_max, area_max=area_max, latency_max=latency_max, clock_max=clock_max)
                  for size in sizes]
     designer, codec, space = _designer(agent, side)
-    start = None if warm_start is None else _designs_of(warm_start, codec)
+    start = {} if warm_start is None else {nm: _designs_of(warm_start, codec, nm) for nm in sizes}
+    kept = Kept(output, {"evaluations": evaluations, "seed": seed, "side": side, "agent": _digest(designer, agent),
+                         "start": [start[nm].tolist() for nm in sorted(start)]})
     results, begun = [], time.process_time()
     for scenario in scenarios:
-        name = f"{workload.name}, {scenario.nm} nm"
-        found = search(Problem(scenario, codec), designer, evaluations, seed=seed, start=start,
-                       on_progress=on_progress and (lambda n, best, name=name: on_progress(name, n, evaluations, best)))
+        problem, name = Problem(scenario, codec), f"{workload.name}, {scenario.nm} nm"
+        found = kept.load(problem)
+        if found is None:
+            report = on_progress and (lambda n, best, name=name: on_progress(name, n, evaluations, best))
+            found = search(problem, designer, evaluations, seed=seed, start=start.get(scenario.nm), on_progress=report)
+            kept.save(found)
         results.append(found)
     seconds = time.process_time() - begun
+    table = [scaling_row(r) for r in results] if len(results) > 1 else []
+    if table and on_table:
+        on_table(table)
     feasible = [r for r in results if r.feasible]
     if not feasible:
-        raise HwgenError("; ".join(refusal(r) for r in results[:1]) + (
-            f"; nor has any other of the {len(results)} nodes one" if len(results) > 1 else ""))
+        kept.clear()
+        nearest = refusal(max(results, key=lambda r: float(r.scores.max())))
+        raise HwgenError(f"None of the {len(results)} nodes has a design that fits: {nearest}" if table else nearest)
     best = min(feasible, key=lambda r: float(r.figures(r.best).cost_per_mtok[0]))
-    table = [scaling_row(r) for r in results] if len(results) > 1 else []
     paper = paper_rows(workload)
     summary = _summary(best, designer, evaluations, seed) | {"scaling": table, "paper": paper}
     if output is not None:
@@ -99,9 +117,10 @@ def explore(model: str, *, nm: int, goal: str, weights: str = "mxint8", head: st
                      summary["heuristic_score"]), "seed": seed}
         write_folder(output, {
             "design.yaml": design_yaml(best.design(best.best), _comments(best)), "pareto.csv": front_csv(best),
-            "pareto.svg": front_svg(best), "evaluations.jsonl": evaluations_jsonl(best),
+            "pareto.svg": front_svg(best), "evaluations.jsonl": evaluations_jsonl(results),
             "report.html": report_html(best, facts, paper, table),
             "summary.json": json.dumps(summary, indent=1) + "\n"}, force=force)
+        kept.clear()
     return summary | {"output": None if output is None else str(output), "cpu_seconds": round(seconds, 2)}
 
 
@@ -114,6 +133,10 @@ def _designer(agent: Path | None, side: int) -> tuple[Designer | None, Codec, Sp
     return designer, designer.codec, space
 
 
+def _digest(designer: Designer | None, agent: Path | None) -> str | None:
+    return None if designer is None else hashlib.sha256(Path(agent or SHIPPED).read_bytes()).hexdigest()
+
+
 def _score(value: float) -> str:
     return f"{value:.4f}" if value > INFEASIBLE else "infeasible"
 
@@ -123,6 +146,7 @@ def _summary(best: Search, designer, evaluations: int, seed: int) -> dict:
     scenario, design = problem.scenario, best.design(best.best)
     rule = AskTell(problem, evaluations=1000)
     largest_fastest(rule, seed)
+    floor = floors(scenario)
     return {
         "workload": scenario.workload.name, "parameters": scenario.workload.parameters, "node": scenario.nm,
         "context": scenario.context, "weights": scenario.weights, "mxfp4": sorted(scenario.workload.mxfp4),
@@ -131,7 +155,8 @@ def _summary(best: Search, designer, evaluations: int, seed: int) -> dict:
         "evaluations": len(best.scores), "front": len(best.front), "agent": designer is not None,
         "design": {"width": design.width, "height": design.height, "clock_mhz": design.clock_mhz,
                    "streams": design.streams, "pipeline_stages": design.pipeline_stages,
-                   "classes": len(design.classes)}, **figures_of(best.figures(best.best))}
+                   "classes": len(design.classes)},
+        "floor_area": {"weights": floor.weight_mm2, "cache": floor.kv_mm2}, **figures_of(best.figures(best.best))}
 
 
 def _comments(best: Search) -> tuple[str, ...]:
@@ -148,15 +173,16 @@ def _speed(value: float) -> str:
 
 def scaling_row(result: Search) -> dict:
     """A row of the table of nodes; what the nearest design takes and why it is refused where none is feasible."""
-    figures, design = figures_of(result.figures(result.best)), result.design(result.best)
+    nearest, design, scenario = result.figures(result.best), result.design(result.best), result.problem.scenario
+    figures = figures_of(nearest)
     return {
-        "node": result.problem.scenario.nm, "mesh": f"{design.width}x{design.height}",
+        "node": scenario.nm, "mesh": f"{design.width}x{design.height}",
         "streams": design.streams, "stages": design.pipeline_stages, "MHz": f"{design.clock_mhz:.4g}",
         "tok/s": _speed(figures["tok_s"]), "tok/s of one": _speed(figures["tok_s_stream"]),
         "W": f"{figures['power']:.4g}",
         "mm2": f"{figures['area']:.4g}", "mJ/token": f"{1e3 * figures['energy_per_token']:.3g}",
         "USD/Mtok": f"{figures['cost_per_mtok']:.3g}", "score": _score(float(result.scores.max())),
-        "feasible": "yes" if result.feasible else "; ".join(figures["reasons"])}
+        "feasible": "yes" if result.feasible else "; ".join(sentences(int(nearest.reasons[0]), scenario))}
 
 
 def paper_rows(workload: Workload) -> list[dict]:
@@ -177,8 +203,11 @@ def paper_rows(workload: Workload) -> list[dict]:
     return rows
 
 
-def _designs_of(run: Path, codec: Codec) -> torch.Tensor:
-    """Actions of the best evaluations of an earlier RUN. Raises HwgenError for a folder that is none."""
+def _designs_of(run: Path, codec: Codec, nm: int) -> torch.Tensor:
+    """Actions of the best evaluations of an earlier RUN, of this node where it has them.
+
+    Raises HwgenError for a folder that is none, and for a damaged one.
+    """
     path = Path(run) / "evaluations.jsonl"
     try:
         with open(path, encoding="utf-8") as file:
@@ -186,8 +215,11 @@ def _designs_of(run: Path, codec: Codec) -> torch.Tensor:
             rows = [json.loads(line) for line in file]
         if labels != codec.labels():
             raise HwgenError(f"RUN to start from must be of the same space of designs, not {str(run)!r}")
-        best = sorted(rows, key=lambda r: -r["score"])[:48]
-        return codec.shape.snap(torch.tensor([r["action"] for r in best]).reshape(-1, codec.shape.size))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        best = sorted([r for r in rows if r.get("node") == nm] or rows, key=lambda r: -r["score"])[:WARM]
+        actions = torch.tensor([[*r["action"], r["score"]] for r in best], dtype=torch.float32)
+        if actions.shape != (len(best), codec.shape.size + 1) or not len(best) or not bool(actions.isfinite().all()):
+            raise ValueError("actions")
+        return codec.shape.snap(actions[:, :-1])
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
         raise HwgenError(f"RUN to start from must be a folder that `hwgen explore` made, not {str(run)!r} "
                          f"({type(error).__name__})") from None

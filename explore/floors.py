@@ -4,42 +4,26 @@ from dataclasses import dataclass
 
 from explore.node import RETICLE_MM2, Node
 from explore.scenario import Scenario
-from hwgen.compiler.tile_memory import BLOCK
-
-WEIGHT_BITS = 8 * (1 + 1 / BLOCK)
-"""Bits of an MXINT8 weight with its share of the block's scale."""
 
 
 @dataclass(frozen=True)
 class Floors:
-    """Least figures of a scenario, whatever the mesh.
+    """Least area of a scenario, whatever the mesh; `Evaluation` has the floors of power and speed.
 
-    `weight_bits` on the chip (image tower included); `weight_mm2` of ROM, by the scenario's anchor; `read_j`: J a token
-    for reading every weight once; `kv_bits` of one sequence at the full context; `kv_mm2` of SRAM; `macs`: a token.
+    `weight_mm2` of ROM, image tower included, by the scenario's anchor; `kv_mm2` of SRAM for the bare elements of one
+    sequence's cache at the full context.
     """
 
-    weight_bits: float
     weight_mm2: float
-    read_j: float
-    kv_bits: float
     kv_mm2: float
-    macs: int
-
-    @property
-    def die_mm2(self) -> float:
-        """Weights and cache alone, without a gate."""
-        return self.weight_mm2 + self.kv_mm2
 
 
 def floors(scenario: Scenario) -> Floors:
-    """The floors of a scenario with MXINT8 weights and cache."""
+    """The floors of a scenario with weights in the workload's formats and an 8-bit cache."""
     workload, node = scenario.workload, scenario.node
-    bits = 8.0 * (workload.weight_bytes + workload.vision_weight_bytes)
-    cache = 8.0 * workload.kv_bytes_per_token * scenario.context
-    return Floors(
-        weight_bits=bits, weight_mm2=bits / node.rom_bits_mm2(scenario.rom_anchor),
-        read_j=8 * workload.bytes_per_token(scenario.at) * node.rom_fj_bit * 1e-15, kv_bits=cache,
-        kv_mm2=cache / node.sram_bits_mm2, macs=workload.macs_per_token(scenario.at))
+    bits = 8 * (workload.weight_bytes + workload.vision_weight_bytes)
+    cache = 8 * workload.kv_bytes_fp16 // 2 * scenario.context
+    return Floors(weight_mm2=bits / node.rom_bits_mm2(scenario.rom_anchor), kv_mm2=cache / node.sram_bits_mm2)
 
 
 @dataclass(frozen=True)

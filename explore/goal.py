@@ -48,9 +48,14 @@ def score(outcomes: Tensor, goals: Goals) -> Tensor:
     """J of `outcomes` [..., 5] under goals of a shape that broadcasts; `INFEASIBLE` - violation where not feasible."""
     logs = outcomes[..., :3]
     j = (goals.weights * logs * logs.new_tensor([1.0, -1.0, -1.0])).sum(-1)
+    over = violation(outcomes, goals)
+    return torch.where(over > 0, INFEASIBLE - over, j)
+
+
+def violation(outcomes: Tensor, goals: Goals) -> Tensor:
+    """Summed relative excess of `outcomes` [..., 5] over what physics allows and the goals' budgets."""
     spent = outcomes[..., POWER:LATENCY + 1] - goals.budgets.log()
-    violation = outcomes[..., VIOLATION] + spent.clamp(max=20).expm1().clamp(min=0).sum(-1)
-    return torch.where(violation > 0, INFEASIBLE - violation, j)
+    return outcomes[..., VIOLATION] + spent.clamp(max=20).expm1().clamp(min=0).sum(-1)
 
 
 def score_all(outcomes: Tensor, goals: Goals) -> Tensor:

@@ -56,6 +56,13 @@ def clock_limit_mhz(scenario: Scenario) -> float:
     return min(limit, scenario.clock_max or limit)
 
 
+def sentences(reasons: int, scenario: Scenario) -> list[str]:
+    """Why a design with these bits of `Reason` is refused; of two limits of the clock, the one that binds."""
+    asked = scenario.clock_max is not None and clock_limit_mhz(scenario) == scenario.clock_max
+    return [f"clock_mhz must be at most {scenario.clock_max:g}, which the system allows (--clock-max)"
+            if asked and reason is Reason.CLOCK else reason.sentence for reason in Reason if reasons & reason.bit]
+
+
 @cache
 def _networks(routings: tuple, channels: tuple) -> tuple:
     """1.0 where a network exists, by routing, virtual channels and multicast; `hwgen.noc` decides."""

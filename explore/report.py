@@ -3,21 +3,24 @@
 import csv
 import io
 import json
+from collections.abc import Iterable
 from dataclasses import replace
 from math import log10
 
 import numpy as np
 
-from explore.archive import pareto_front
 from explore.evaluate import Evaluation
+from explore.floors import floors
 from explore.formats import format_note
-from explore.goal import INFEASIBLE
-from explore.node import ROM_ANCHORS
+from explore.goal import INFEASIBLE, VIOLATION
+from explore.node import RETICLE_MM2, ROM_ANCHORS
 from explore.paper_design import SILICON
 from explore.search import Search
 from explore.tile_map import TileMap, deviation, tile_map
 from hwgen.template_files import environment
 
+MAPPED_TILES = 1764
+"""Tiles of the largest mesh that is drawn and checked tile by tile; that takes seconds, and more for larger ones."""
 _OUTCOME = ("tok_s", "power_w", "area_mm2", "latency_s")
 _SERIES = ("#2f6fde", "#2a9d74", "#e8a33d", "#d4574e", "#8b5cf6", "#c2410c", "#0e7490", "#a3a3a3", "#7c6f2d")
 
@@ -37,19 +40,22 @@ def figures_of(result: Evaluation, index: int = 0) -> dict:
            for parts in ("power_parts", "area_parts", "cycle_parts")}}
 
 
-def evaluations_jsonl(search: Search):
-    """A line for every evaluation, in order: its knobs, outcome, violation and score."""
-    labels = search.problem.codec.labels()
-    yield json.dumps({"knobs": labels, "encoding": "action of explore.action.Codec"}) + "\n"
-    rows = zip(search.actions.tolist(), search.outcomes[:, :5].tolist(), search.scores.tolist(), strict=True)
-    for number, (action, outcome, value) in enumerate(rows):
-        linear = {name: float(f"{np.exp(x):.6g}") for name, x in zip(_OUTCOME, outcome, strict=False)}
-        yield json.dumps({"n": number, **linear, "violation": float(f"{outcome[4]:.6g}"), "score": round(value, 6),
-                          "action": [round(x, 5) for x in action]}) + "\n"
+def evaluations_jsonl(searches: Iterable[Search]):
+    """A line for every evaluation, node by node in order: its knobs, outcome, violation (budgets too) and score."""
+    for place, search in enumerate(searches):
+        if not place:
+            labels = search.problem.codec.labels()
+            yield json.dumps({"knobs": labels, "encoding": "action of explore.action.Codec"}) + "\n"
+        rows = zip(search.actions.tolist(), search.judged.tolist(), search.scores.tolist(), strict=True)
+        for number, (action, outcome, value) in enumerate(rows):
+            linear = {name: float(f"{np.exp(x):.6g}") for name, x in zip(_OUTCOME, outcome, strict=False)}
+            yield json.dumps({"node": search.problem.scenario.nm, "n": number, **linear,
+                              "violation": float(f"{outcome[VIOLATION]:.6g}"), "score": round(value, 6),
+                              "action": [round(x, 5) for x in action]}) + "\n"
 
 
 def front_csv(search: Search) -> str:
-    """The Pareto front, fastest first: outcome, then the design's knobs."""
+    """The Pareto front of what is within all budgets, fastest first: outcome, then the design's knobs."""
     out = io.StringIO()
     rows = csv.writer(out, lineterminator="\n")
     rows.writerow([*_OUTCOME, "streams", "pipeline_stages", "width", "height", "clock_mhz", "flit_bits", "classes"])
@@ -64,12 +70,14 @@ def front_csv(search: Search) -> str:
 
 
 def front_svg(search: Search) -> str:
-    """Power over speed of all feasible designs: the front in colour, darker for a larger die, the chosen one ringed."""
-    points = search.outcomes[:, :3].numpy() / np.log(10)
-    feasible = (search.outcomes[:, 4] <= 0).nonzero().squeeze(1).tolist()
+    """Power over speed of all designs within limits and budgets: the front in colour, darker for a larger die.
+
+    The chosen one is ringed.
+    """
+    points = search.judged[:, :3].numpy() / np.log(10)
+    feasible = (search.judged[:, VIOLATION] <= 0).nonzero().squeeze(1).tolist()
     if not feasible:
         return ""
-    front = set(pareto_front(search.outcomes[:, :5]).tolist())
     x, y, area = points[feasible].T
     (x0, x1), (y0, y1), (a0, a1) = ((v.min() - 0.05, v.max() + 0.05) for v in (x, y, area))
     width, height, left = 760, 420, 64
@@ -80,7 +88,7 @@ def front_svg(search: Search) -> str:
     shown = feasible[:: max(1, len(feasible) // 1500)]
     marks = [f'<circle cx="{u:.1f}" cy="{v:.1f}" r="1.4" fill="#9aa5b5" opacity=".5"/>'
              for u, v in (place(points[i]) for i in shown)]
-    for i in sorted(front):
+    for i in sorted(search.front):
         (u, v), shade = place(points[i]), (points[i][2] - a0) / (a1 - a0)
         marks.append(f'<circle cx="{u:.1f}" cy="{v:.1f}" r="3.4" fill="hsl(215 70% {72 - 45 * shade:.0f}%)">'
                      f"<title>{10**points[i][0]:.4g} tok/s, {10**points[i][1]:.4g} W, {10**points[i][2]:.4g} mm2"
@@ -105,13 +113,14 @@ def report_html(search: Search, facts: dict, paper: list | None = None, scaling:
     scenario = search.problem.scenario
     chosen = search.figures(search.best)
     design = search.design(search.best)
-    maps = tile_map(design, scenario) if design.tiles <= 1764 else None
+    maps = tile_map(design, scenario) if design.tiles <= MAPPED_TILES else None
     figures = figures_of(chosen)
     bars = {title: _shares(figures[key], unit) for title, key, unit in (
         ("Power", "power_parts", "W"), ("Area", "area_parts", "mm2"), ("Cycles of a step", "cycle_parts", "cycles"))}
     return environment().get_template("explore_report.html.j2").render(
         plain=plain, scenario=scenario, design=design, figures=figures, bars=bars, facts=facts,
         front=front_svg(search), front_size=len(search.front), maps=_heat_maps(maps) if maps else [],
+        mapped_tiles=MAPPED_TILES,
         limits=limits(search, figures), deviation=deviation(design, scenario, maps) if maps else {},
         progress=_progress(search), paper=paper or [], silicon=SILICON, scaling=scaling or [], feasible=search.feasible,
         formats=format_note(scenario.workload.mxfp4))
@@ -125,11 +134,14 @@ def limits(search: Search, figures: dict) -> list[tuple[str, str]]:
                                      ("latency", figures["latency_s"], scenario.latency_max, "s")):
         if limit is not None:
             found.append((f"budget of {name}", f"{value:.4g} of {limit:.4g} {unit}, {value / limit:.1%}"))
-    found.append(("one reticle", f"{figures['area']:.4g} of 830 mm2, {figures['area'] / 830:.1%}"))
+    area, least = figures["area"], floors(scenario)
+    found.append(("one reticle", f"{area:.4g} of {RETICLE_MM2:g} mm2, {area / RETICLE_MM2:.1%}"))
+    found.append(("floor of area", f"{least.weight_mm2:.4g} mm2 of weight ROM and {least.kv_mm2:.4g} mm2 of cache of "
+                  f"one sequence, {(least.weight_mm2 + least.kv_mm2) / area:.1%} of the die: no design is below"))
     tok_s, peak = figures["tok_s"], figures["peak_tok_s"]
     found.append(("multipliers", f"{plain(tok_s)} of {plain(peak)} tok/s that they allow, {tok_s / peak:.1%}"))
-    found.append(("reading the weights", f"{figures['floor_power']:.4g} W of {figures['power']:.4g} W, "
-                                         f"{figures['floor_power'] / figures['power']:.1%}: no design is below"))
+    found.append(("reading weights and cache", f"{figures['floor_power']:.4g} W of {figures['power']:.4g} W, "
+                  f"{figures['floor_power'] / figures['power']:.1%}: at this speed no design is below"))
     found.append(("weight ROM", _rom_anchors(search, figures)))
     slowest = max(figures["cycle_parts"], key=figures["cycle_parts"].get)
     found.append(("time", f"{slowest.replace('_', ' ')} takes most of a step, "

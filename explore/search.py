@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -10,7 +11,8 @@ from explore.archive import Archive, pareto_front
 from explore.climb import climb
 from explore.designer import Designer
 from explore.evaluate import Evaluation
-from explore.goal import INFEASIBLE, Goals, draw_goals, score
+from explore.goal import INFEASIBLE, OUTCOMES, VIOLATION, Goals, draw_goals, score, violation
+from explore.limits import Reason, sentences
 from explore.practice import mutate
 from explore.problem import OBSERVATIONS, Problem
 from explore.refine import Found, refine
@@ -32,7 +34,7 @@ _WITNESSES = 4096
 class Search:
     """What a search found. `actions` [N, A], `outcomes` [N, 5 + ...] and `scores` [N] are in order of evaluation.
 
-    `proposed`: the score of the agent's first proposal. `front`: numbers of the Pareto-optimal ones.
+    `proposed`: the score of the agent's first proposal. `front`: numbers of the Pareto-optimal ones within all budgets.
     """
 
     problem: Problem
@@ -49,9 +51,16 @@ class Search:
     def feasible(self) -> bool:
         return float(self.scores.max()) > INFEASIBLE
 
-    @property
+    @cached_property
+    def judged(self) -> Tensor:
+        """Outcomes [N, 5] whose violation counts the scenario's budgets too."""
+        judged = self.outcomes[:, :OUTCOMES].clone()
+        judged[:, VIOLATION] = violation(judged, self.problem.goal)
+        return judged
+
+    @cached_property
     def front(self) -> list[int]:
-        return pareto_front(self.outcomes[:, :5]).tolist()
+        return pareto_front(self.judged).tolist()
 
     def design(self, number: int) -> Design:
         """The design that was evaluated as number `number`."""
@@ -149,24 +158,29 @@ class _Log:
 
 
 def refusal(result: Search) -> str:
-    """Why nothing is feasible, in one sentence: what binds in the nearest design, and what would be possible."""
+    """Why nothing is feasible, in one sentence: what binds in the nearest design, and what would be possible.
+
+    Where 8-bit weights are too many for a chip, it names the format that halves them.
+    """
     problem = result.problem
     scenario: Scenario = problem.scenario
     actions, outcomes = result.actions, result.outcomes
-    if not bool((outcomes[:, 4] <= 0).any()):
+    if not bool((outcomes[:, VIOLATION] <= 0).any()):
         # a search for what cannot be may never have met a chip that works
         more = problem.random_actions(_WITNESSES, torch.Generator().manual_seed(0))
         actions, outcomes = torch.cat([actions, more]), torch.cat([outcomes, problem.outcomes(more)])
-    possible = outcomes[:, 4] <= 0
+    possible = outcomes[:, VIOLATION] <= 0
     among = possible if bool(possible.any()) else torch.ones_like(possible)
     values = torch.where(among, score(outcomes, problem.goal), -torch.inf)
     nearest = problem.figures(actions[values.argmax()][None])
     what = f"{scenario.workload.name} on {scenario.nm} nm"
     spent = (f"{float(nearest.power[0]):.4g} W, {float(nearest.area[0]):.4g} mm2 and "
              f"{float(nearest.latency_s[0]):.4g} s a step")
-    binding = "; ".join(nearest.reasons_of(0))
+    binding = "; ".join(sentences(int(nearest.reasons[0]), scenario))
     if not bool(possible.any()):
-        return f"{what} has no feasible design among {len(outcomes)}: {binding}; the nearest takes {spent}"
+        large = int(nearest.reasons[0]) & (Reason.ROM.bit | Reason.RETICLE.bit) and not scenario.workload.mxfp4
+        return (f"{what} has no feasible design among {len(outcomes)}: {binding}; the nearest takes {spent}"
+                + ("; --weights mxfp4 halves the weight ROM" if large else ""))
     least = [float(outcomes[possible, OBSERVATIONS.index(k)].min().exp())
              for k in ("ln_power", "ln_area", "ln_latency")]
     return (f"Budgets must be possible together for {what}: {binding}; the nearest design takes {spent}; alone, the "

@@ -38,6 +38,7 @@ def explore(
     """Find the best design for a model, a node and a goal with the shipped agent."""
     try:
         from explore.command import explore as run
+        from explore.goal import INFEASIBLE
     except ImportError as error:
         raise HwgenError(f"hwgen explore must find the package {error.name}: pip install 'hwgen[explore]'") from None
 
@@ -47,28 +48,35 @@ def explore(
         task = bar.add_task("reading the model", total=None)
 
         def on_progress(what, n, of, best):
-            found = f"best {best:.4f}" if best > -100 else "none feasible yet"
+            found = f"best {best:.4f}" if best > INFEASIBLE else "none feasible yet"
             bar.update(task, description=f"{what}: {n:,} of {of:,} designs, {found}", completed=n, total=of)
+
+        def on_table(rows):
+            if not json_:
+                bar.stop()
+                Console().print(_table(rows))
+                for row in rows:
+                    if row["feasible"] != "yes":
+                        print(f"{row['node']} nm: {row['feasible']}")
 
         summary = run(
             model, nm=node, goal=goal, weights=weights, head=head, nodes=nodes, context=context, power_max=power_max,
             area_max=area_max, latency_max=latency_max, clock_max=clock_max, side=side, evaluations=evaluations,
             seed=seed, output=output, force=force, warm_start=warm_start, agent=agent,
-            on_progress=on_progress)
+            on_progress=on_progress, on_table=on_table)
     if json_:
         print(json.dumps(summary))
         return
-    if summary["scaling"]:
-        Console().print(_table(summary["scaling"]))
-        for row in summary["scaling"]:
-            if row["feasible"] != "yes":
-                print(f"{row['node']} nm: {row['feasible']}")
     design, streams = summary["design"], summary["design"]["streams"]
     each = f" ({streams} streams of {summary['tok_s_stream']:.5g})" if streams > 1 else ""
     stages = f" in {design['pipeline_stages']} pipeline stages" if design["pipeline_stages"] > 1 else ""
     print("{workload} on {node} nm: {tok_s:.5g} tokens/s{each}{stages}, {power:.4g} W, {area:.4g} mm2, "
           "score {score:.4f} ({evaluations} evaluations; the agent's first proposal {proposed_score:.4f})".format(
               **summary, each=each, stages=stages))
+    least = summary["floor_area"]
+    print(f"No design gets below {summary['floor_power']:.4g} W at this speed, {least['weights']:.4g} mm2 of weights",
+          f"and {least['cache']:.4g} mm2 of cache a sequence;",
+          f"its multipliers allow {summary['peak_tok_s']:.5g} tokens/s")
 
 
 def _table(rows: list[dict]):

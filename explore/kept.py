@@ -1,0 +1,72 @@
+"""Searches of finished nodes, kept beside a RUN that is not whole yet: a kill loses the search of one node at most."""
+
+import hashlib
+import json
+from contextlib import suppress
+from dataclasses import asdict
+from functools import cache
+from pathlib import Path
+
+import torch
+
+import hwgen
+from explore.agent import read_saved, write_saved
+from explore.problem import Problem
+from explore.scenario import Scenario
+from explore.search import Search
+from hwgen.errors import HwgenError
+
+FORMAT = "hwgen-search-1"
+_PARTS = ("actions", "outcomes", "scores", "proposed")
+
+
+class Kept:
+    """What is kept for the folder `output`; None keeps nothing.
+
+    `settings`: all that a search depends on besides its scenario and the program, as JSON has it. A search is taken up
+    again only where all three are the same.
+    """
+
+    def __init__(self, output: Path | None, settings: dict):
+        self.settings = settings
+        whole = None if output is None else Path(output).resolve()
+        self.folder = whole and whole.with_name(f".{whole.name}.nodes")
+
+    def _path(self, scenario: Scenario) -> Path:
+        key = json.dumps([_program(), self.settings, asdict(scenario)], sort_keys=True, default=sorted)
+        return self.folder / f"{scenario.nm}-{hashlib.sha256(key.encode()).hexdigest()[:32]}.pt"
+
+    def load(self, problem: Problem) -> Search | None:
+        """The search of this problem, if it is kept whole."""
+        if self.folder is None or not (path := self._path(problem.scenario)).exists():
+            return None
+        try:
+            saved = read_saved(path, FORMAT)
+        except HwgenError:
+            return None
+        return Search(problem, *(saved[name] for name in _PARTS))
+
+    def save(self, found: Search) -> None:
+        """Keeps a search, in one step."""
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_saved({"format": FORMAT, **{name: getattr(found, name) for name in _PARTS}},
+                        self._path(found.problem.scenario))
+
+    def clear(self) -> None:
+        """Removes all that is kept for this folder, of other settings too."""
+        if self.folder is not None:
+            for file in (*self.folder.glob("*.pt"), *self.folder.glob("*.pt.part")):
+                file.unlink(missing_ok=True)
+            with suppress(OSError):
+                self.folder.rmdir()
+
+
+@cache
+def _program() -> str:
+    """A digest of the code and figures that results follow from."""
+    digest = hashlib.sha256(torch.__version__.encode())
+    for package in (Path(__file__).parent, Path(hwgen.__file__).parent):
+        for file in sorted(f for f in package.rglob("*") if f.suffix in (".py", ".json")):
+            digest.update(file.read_bytes())
+    return digest.hexdigest()
