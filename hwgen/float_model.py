@@ -52,12 +52,16 @@ class LazyTensors(Mapping):
 
 @dataclass
 class FloatModel:
-    """A loaded model: its sizes, its weights by canonical name (float32), its tokenizer if it has one."""
+    """A loaded model: its sizes, its weights by canonical name (float32), its tokenizer if it has one.
+
+    `vision`: this is the language part of a checkpoint that has a vision tower, too.
+    """
 
     config: ModelConfig
     tensors: Mapping[str, np.ndarray] = field(repr=False)
     tokenizer: Tokenizer | None
     source: str
+    vision: bool = False
 
     def in_memory(self) -> FloatModel:
         """The same model with every weight held in memory, for repeated use."""

@@ -1,6 +1,7 @@
 """Hugging Face folders: config.json and safetensors of the Llama family.
 
 Accepted are the model types that compute exactly what Llama does: llama, mistral and qwen2 without sliding windows.
+Of a vision-language model around one of these (idefics3 and smolvlm, as SmolVLM is) the language part is read.
 """
 
 import json
@@ -13,6 +14,8 @@ from hwgen.safetensors_file import DTYPES, stored_tensors
 from hwgen.tokenizer import Tokenizer
 
 MODEL_TYPES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM"}
+VISION_TYPES = {"idefics3": "Idefics3ForConditionalGeneration", "smolvlm": "SmolVLMForConditionalGeneration"}
+"""Models of images and text whose language part, `text_config`, is one of MODEL_TYPES."""
 REQUIRED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size",
             "max_position_embeddings")
 OUTSIDE = {"embed": "model.embed_tokens.weight", "norm": "model.norm.weight", "head": "lm_head.weight"}
@@ -21,29 +24,36 @@ INSIDE = {
     "q": "self_attn.q_proj", "k": "self_attn.k_proj", "v": "self_attn.v_proj", "o": "self_attn.o_proj",
     "gate": "mlp.gate_proj", "up": "mlp.up_proj", "down": "mlp.down_proj",
 }
+LANGUAGE, VISION = "model.text_model.", ("model.vision_model.", "model.connector.")
+"""Beginnings of names of weights in a model of VISION_TYPES: in place of `model.`, and of those that are left out."""
 
 
 def load_hf(folder: Path, *, weights: bool = True) -> FloatModel:
     """Reads a Hugging Face folder; see `hwgen.load.load`."""
-    config = read_config(folder)
+    raw = _config_file(folder)
+    config, vision = parse_config(raw, str(folder)), _has_vision(raw)
     tokenizer_file = folder / "tokenizer.json"
     tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file.is_file() else None
-    tensors = _tensors(folder, config) if weights else {}
-    return FloatModel(config, tensors, tokenizer, str(folder))
+    tensors = _tensors(folder, config, vision) if weights else {}
+    return FloatModel(config, tensors, tokenizer, str(folder), vision)
 
 
 # config.json
 
-def read_config(folder: Path) -> ModelConfig:
-    """The sizes and options in a folder's config.json, or an `HwgenError` with every reason against it."""
+def _config_file(folder: Path) -> dict:
     file = folder / "config.json"
     if not file.is_file():
         raise HwgenError(f"Model folder {str(folder)!r} must hold a config.json (or give a GGUF file)")
-    return parse_config(_json_object(file), str(folder))
+    return _json_object(file)
 
 
 def parse_config(raw: dict, name: str) -> ModelConfig:
-    """The sizes and options in the contents of a config.json; `name` is used in the `HwgenError`."""
+    """The sizes and options in the contents of a config.json, of its language part where it has a vision tower.
+
+    `name` is used in the `HwgenError`, which has every reason against the model.
+    """
+    if _has_vision(raw):
+        raw = _language_part(raw, name)
     wrong = _wrong_types(raw)
     problems = wrong or _unsupported(raw)
     lacking = [name for name in REQUIRED if raw.get(name) is None]
@@ -58,6 +68,29 @@ def parse_config(raw: dict, name: str) -> ModelConfig:
     if problems:
         raise HwgenError(f"Model {name!r} is not supported: {'; '.join(problems)}")
     return config
+
+
+def _has_vision(raw: dict) -> bool:
+    return raw.get("model_type") in tuple(VISION_TYPES)
+
+
+def _language_part(raw: dict, name: str) -> dict:
+    """`text_config` as the config.json of a model of its own; what it lacks of these may stand beside it."""
+    text, architecture = raw.get("text_config"), VISION_TYPES[raw["model_type"]]
+    if raw.get("architectures") not in (None, [], [architecture]):
+        problem = f"architectures must be [{architecture!r}], not {raw['architectures']!r}"
+    elif not isinstance(text, dict):
+        problem = f"text_config must be an object, not {text!r}"
+    elif None not in (ties := [part.get("tie_word_embeddings") for part in (raw, text)]) and ties[0] != ties[1]:
+        problem = f"tie_word_embeddings must be the same in text_config as beside it, {ties[0]!r}, not {ties[1]!r}"
+    else:
+        problem = None
+    if problem:
+        raise HwgenError(f"Model {name!r} is not supported: {problem}")
+    shared = ("tie_word_embeddings", "quantization_config", "bos_token_id", "eos_token_id")
+    # the class named there is that of the language part inside the other model
+    return {key: raw.get(key) for key in shared} | {
+        key: value for key, value in text.items() if key != "architectures" and value is not None}
 
 
 def _json_object(file: Path) -> dict:
@@ -75,7 +108,7 @@ def _unsupported(raw: dict) -> list[str]:
     problems = []
     kind = raw.get("model_type")
     if kind not in tuple(MODEL_TYPES):
-        problems.append(f"model_type must be {', '.join(MODEL_TYPES)}, not {kind!r}")
+        problems.append(f"model_type must be {', '.join(MODEL_TYPES)}, {', '.join(VISION_TYPES)}, not {kind!r}")
     elif raw.get("architectures") not in (None, [], [MODEL_TYPES[kind]]):
         problems.append(f"architectures must be [{MODEL_TYPES[kind]!r}], not {raw['architectures']!r}")
     if (activation := raw.get("hidden_act", "silu")) not in ("silu", "swish"):
@@ -168,12 +201,15 @@ def _rope(raw: dict) -> tuple[float, Llama3Scaling | None, list[str]]:
 
 # weights
 
-def _tensors(folder: Path, config: ModelConfig) -> LazyTensors:
+def _tensors(folder: Path, config: ModelConfig, vision: bool) -> LazyTensors:
     stored = {}
     for file in _weight_files(folder):
         stored |= stored_tensors(file)
     names = file_names(config, OUTSIDE, "model.layers", INSIDE)
-    found = {name: (tensor.shape, tensor.dtype) for name, tensor in stored.items()}
+    if vision:
+        names = {name: file.replace("model.", LANGUAGE, 1) for name, file in names.items()}
+    found = {name: (tensor.shape, tensor.dtype) for name, tensor in stored.items()
+             if not (vision and name.startswith(VISION))}
     # A tied head may be stored all the same, and old files hold the rotary frequencies.
     if problems := tensor_problems(config, names, found, tuple(DTYPES), (OUTSIDE["head"], "rotary_emb.inv_freq")):
         raise HwgenError(f"Model {str(folder)!r} has unusable weights: {'; '.join(problems)}")

@@ -129,7 +129,7 @@ def test_lacking_fields_are_all_named(folder):
 
 
 @pytest.mark.parametrize("values,message", [
-    ({"model_type": "gemma2"}, "model_type must be llama, mistral, qwen2, not 'gemma2'"),
+    ({"model_type": "gemma2"}, "model_type must be llama, mistral, qwen2, idefics3, smolvlm, not 'gemma2'"),
     ({"model_type": ["llama"]}, "model_type must be llama"),
     ({"architectures": ["LlamaForSequenceClassification"]}, "architectures must be ['LlamaForCausalLM']"),
     ({"hidden_act": "gelu"}, "hidden_act must be 'silu', not 'gelu'"),

@@ -22,6 +22,7 @@ from hwgen.commands.terminal import (
     app,
     ids_of_streams,
     read_graph,
+    read_model,
     step,
 )
 
@@ -53,13 +54,12 @@ def generate(
 def _shape(model: str, context: int | None):
     """A graph of the right sizes without weights, where none are needed."""
     from hwgen.integer_graph import is_graph_file, shape_only
-    from hwgen.load import load
     from hwgen.quantize import check_context
 
     path = Path(model)
     if path.is_file() and is_graph_file(path):
         return read_graph(model, context)
-    config = load(path, weights=False).config
+    config = read_model(path, weights=False).config
     return shape_only(config, check_context(config, context))
 
 

@@ -20,6 +20,7 @@ from hwgen.commands.terminal import (
     ids_of,
     progress,
     read_graph,
+    read_model,
     step,
 )
 from hwgen.errors import HwgenError
@@ -41,7 +42,6 @@ def quantize(
     """Quantise a model to the integer graph and measure what that costs against float."""
     from hwgen.evaluate import evaluate
     from hwgen.integer_graph import check_graph_output, is_graph_file
-    from hwgen.load import load
     from hwgen.quantize import quantize as to_graph
 
     if output is not None:
@@ -49,7 +49,7 @@ def quantize(
     text = _read_text(calibration) if calibration else None
     if Path(model).is_file() and is_graph_file(model):
         raise HwgenError(f"Model must be a Hugging Face folder or a GGUF file, not the quantised {model!r}")
-    loaded = load(Path(model))
+    loaded = read_model(Path(model))
     if len(loaded.config.eos_ids) > 1:
         progress.print(f"note: a run ends after token {loaded.config.eos} only, not after {loaded.config.eos_ids[1:]}")
     with step(f"quantising {model}"):

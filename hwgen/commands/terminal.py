@@ -45,6 +45,16 @@ def step(what: str):
         yield
 
 
+def read_model(path: Path, *, weights: bool = True):
+    """The model at `path`, with a note on stderr where part of it is left out."""
+    from hwgen.load import load
+
+    loaded = load(path, weights=weights)
+    if loaded.vision:
+        progress.print("note: the vision tower is left out: hwgen builds the language part")
+    return loaded
+
+
 def read_graph(model: str, context: int | None, allow_wrap: bool = False):
     """The integer graph of a Q file, or of a model quantised with the defaults."""
     from hwgen.integer_graph import IntegerGraph, is_graph_file
@@ -55,11 +65,11 @@ def read_graph(model: str, context: int | None, allow_wrap: bool = False):
         if context is not None and context != graph.context:
             raise HwgenError(f"Context must be {graph.context}, as {model} was quantised for, not {context}")
         return graph
-    from hwgen.load import load
     from hwgen.quantize import quantize
 
+    loaded = read_model(path)
     with step(f"quantising {model}"):
-        return quantize(load(path), context=context, allow_wrap=allow_wrap)
+        return quantize(loaded, context=context, allow_wrap=allow_wrap)
 
 
 def ids_of(prompt: str | None, prompt_ids: str | None) -> Callable:
