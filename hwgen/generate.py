@@ -7,6 +7,7 @@ from pathlib import Path
 from hwgen.compiler.compile import CompiledChip, compile_chip
 from hwgen.design import Design
 from hwgen.emit.chip import chip_files
+from hwgen.emit.constraints import constraints
 from hwgen.emit.write import write_folder
 from hwgen.images import listing, program_image, rom_image
 from hwgen.integer_graph import IntegerGraph
@@ -37,6 +38,7 @@ def build_files(chip: CompiledChip, *, images: bool = True) -> dict[str, str | I
     files: dict[str, str | Iterable[str]] = dict(chip_files(chip_spec(chip)))
     verilog = [path for path in files if path.endswith(".v")]
     numbers = manifest(chip, verilog, images)
+    files[numbers["constraints"]] = constraints(chip.design.clock_mhz, chip.design.streams)
     files["manifest.json"] = json.dumps(numbers, indent=1) + "\n"
     width = chip.design.width
     for tile in range(chip.design.tiles):

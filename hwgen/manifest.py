@@ -54,6 +54,7 @@ def manifest(chip: CompiledChip, files: list[str], images: bool) -> dict:
         "hwgen": __version__,
         "top": "chip",
         "files": files,
+        "constraints": "constraints.sdc",
         "images": images,
         "width": design.width,
         "height": design.height,

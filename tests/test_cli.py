@@ -129,7 +129,7 @@ def test_generate_without_images_needs_only_the_config_and_repeats_itself(tmp_pa
         made.append({str(p.relative_to(tmp_path / name)): p.read_bytes() for p in (tmp_path / name).rglob("*")
                      if p.is_file()})
     assert made[0] == made[1]
-    assert {"manifest.json", "filelist.f", "report.html", "rtl/chip.v"} <= made[0].keys()
+    assert {"manifest.json", "filelist.f", "constraints.sdc", "report.html", "rtl/chip.v"} <= made[0].keys()
     # nothing on stdout, not even the prompt
     assert "--no-images" in refused("sim", tmp_path / "a", "--prompt-ids", 1)
 
