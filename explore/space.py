@@ -185,6 +185,9 @@ class Space:
         """The row [D] of a design. Raises HwgenError for one outside the space."""
         if len(design.classes) > self.classes:
             raise HwgenError(f"Tile classes must be at most {self.classes} in this space, not {len(design.classes)}")
+        for name, value in ALONE.items():
+            if getattr(design, name) != value:
+                raise HwgenError(f"{name} must be {value!r} in a space, not {getattr(design, name)!r}")
         counts = [design.node_class.count(k) for k in range(len(design.classes))]
         found = [name for name in ARRANGEMENTS
                  if node_classes(design.width, design.height, counts, name) == design.node_class]

@@ -1,5 +1,7 @@
 """The design space: rows and designs, splits, fixed knobs and what it refuses."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from explore_designs import design
@@ -61,4 +63,6 @@ def test_designs_outside_the_space():
         Space(1).encode(mixed)
     with pytest.raises(HwgenError, match="Tile classes must lie in an order"):
         Space(2).encode(mixed)
+    with pytest.raises(HwgenError, match="link_registers must be 0 in a space, not 1"):
+        Space(2).encode(replace(design(), link_registers=1))
     assert Space(2).decode(Space(2).encode(design())).classes[0].vlen == 64

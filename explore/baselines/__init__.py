@@ -11,7 +11,5 @@ METHODS = {
     "gradient": gradient, "tpe": tpe, "largest_fastest": largest_fastest,
 }
 """Name -> method, in the order of the tables."""
-SLOW = ("tpe", "cma_es")
-"""Those whose own bookkeeping costs milliseconds an evaluation."""
 
-__all__ = ["METHODS", "SLOW", *METHODS]
+__all__ = ["METHODS", *METHODS]
