@@ -75,10 +75,10 @@ def training_scenarios(count: int, seed: int) -> list[Scenario]:
     return result
 
 
-def make_training(hp: HyperParameters, scenarios: list[Scenario], codec: Codec) -> Training:
-    """A run that begins with 2048 random designs of each scenario; those without a feasible one are left out.
+def make_training(hp: HyperParameters, scenarios: list[Scenario], codec: Codec) -> tuple[Training, dict[str, int]]:
+    """(a run that begins with 2048 random designs of each scenario, evaluations of those that are left out).
 
-    Where no random design is feasible, a search for one comes first.
+    Where no random design is feasible, a search for one comes first; what has none after it is left out.
     """
     problems = [Problem(s, codec) for s in scenarios]
     fields = [p.practice(_name(s), seed=hp.seed * 1000 + i)
@@ -86,7 +86,8 @@ def make_training(hp: HyperParameters, scenarios: list[Scenario], codec: Codec) 
     for number, (problem, practice) in enumerate(zip(problems, fields, strict=True)):
         if not practice.archive.feasible:
             _evolve(problem, practice, torch.Generator().manual_seed(hp.seed * 1000 + number))
-    return Training([f for f in fields if f.archive.feasible], hp, codec.shape)
+    return (Training([f for f in fields if f.archive.feasible], hp, codec.shape),
+            {f.name: f.seen for f in fields if not f.archive.feasible})
 
 
 def _name(scenario):
@@ -133,7 +134,7 @@ def main(arguments: list[str]) -> None:
     hp = replace(HyperParameters(seed=options.seed), **dict(map(parse_setting, options.set)))
     codec = Codec(Space())
     options.output.mkdir(parents=True, exist_ok=True)
-    training = make_training(hp, training_scenarios(options.scenarios, hp.seed), codec)
+    training, left_out = make_training(hp, training_scenarios(options.scenarios, hp.seed), codec)
     checkpoint = options.output / "checkpoint.pt"
     if checkpoint.exists():
         training.load(checkpoint)
@@ -154,7 +155,7 @@ def main(arguments: list[str]) -> None:
 
     training.run(on_step=on_step)
     training.save(checkpoint)
-    finish(training, codec, options.output)
+    finish(training, codec, options.output, left_out)
 
 
 def _line(run: Training, seconds: float) -> str:
@@ -164,11 +165,11 @@ def _line(run: Training, seconds: float) -> str:
     return f"{run.step} of {run.hp.steps}  {seconds:.0f} s  mean of median regrets {regret:.4f}  {last}"
 
 
-def finish(training: Training, codec: Codec, folder: Path) -> None:
+def finish(training: Training, codec: Codec, folder: Path, left_out: dict[str, int]) -> None:
     """Writes agent.pt, and training.jsonl: what was run, then every hundredth step's figures, means of the steps."""
     training.agent.save_policy(folder / "agent.pt", codec.layout, training.cases(CASES))
     first = {"scenarios": [p.name for p in training.fields], "steps": training.step,
-             "evaluations": sum(p.seen for p in training.fields)}
+             "evaluations": sum(p.seen for p in training.fields) + sum(left_out.values()), "left_out": left_out}
     rows = [json.dumps(first)]
     for start in range(0, len(training.log), 100):
         part = training.log[start: start + 100]

@@ -137,7 +137,7 @@ def test_a_saved_policy_proposes_the_same(tmp_path):
     codec = Codec(Space())
     training = make(codec, replace(HP, steps=2))
     training.run()
-    finish(training, codec, tmp_path)
+    finish(training, codec, tmp_path, {})
     designer = Designer.load(tmp_path / "agent.pt")
     problem = designer.problem(Scenario(read_workload("stories260k"), 28, context=128))
     proposals = [designer.propose(problem, Goals.of((0.4, 0.4, 0.2)), 5, torch.Generator().manual_seed(1))

@@ -261,7 +261,7 @@ def test_a_damaged_checkpoint_is_refused(tmp_path, monkeypatch):
             with pytest.raises(HwgenError, match="Checkpoint .* must be"):
                 training.load(path)
     path.write_bytes(whole[: len(whole) // 2] + b"\0" * 64 + whole[len(whole) // 2 + 64:])
-    monkeypatch.setattr("explore.train.make_training", lambda *_: training)
+    monkeypatch.setattr("explore.train.make_training", lambda *_: (training, {}))
     with pytest.raises(HwgenError, match="must be a file that hwgen saved, not damaged"):
         train(["-o", str(tmp_path)])
 
