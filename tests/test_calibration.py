@@ -81,6 +81,20 @@ def test_gates_of_routers_not_fitted():
     assert max(error for fitted, error in errors if fitted) <= 0.035
 
 
+def test_gates_of_whole_tiles_and_routers_not_fitted():
+    """What `python -m bench.calibration area --pairs 12` measured; routers are the mean of a mesh."""
+    errors = {"tile": [], "router": []}
+    for m in _lines("tile_area.jsonl"):
+        tile = TileClass("t", m["fetch"], m["stations"], m["vlen"], m["lanes"])
+        logic = gates(knobs_of(Design(m["width"], m["height"], flit_bits=m["flit"], buffer_flits=m["buf"],
+                                      multicast=m["mc"], classes=(tile,))))
+        assert not m["fitted"]
+        for part, found in errors.items():
+            found.append(abs(float(getattr(logic, part)) / m[part] - 1))
+    for found in errors.values():
+        assert len(found) >= 12 and median(found) <= 0.10 and max(found) <= 0.15
+
+
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (1, 4), (2, 1), (2, 2), (3, 5), (8, 8)])
 def test_the_mean_router_has_the_ports_of_the_mesh(width, height):
     logic = gates(knobs_of(Design(width, height)))
