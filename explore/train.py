@@ -159,10 +159,10 @@ def main(arguments: list[str]) -> None:
 
 
 def _line(run: Training, seconds: float) -> str:
-    part = [r for r in run.log[-100:] if r["median_regret"] is not None]
-    regret = sum(r["median_regret"] for r in part) / max(1, len(part))
+    part = [r["policy_regret"] for r in run.log[-100:] if "policy_regret" in r]
+    regret = sum(part) / max(1, len(part))
     last = " ".join(f"{k} {v:.3g}" for k, v in run.log[-1].items() if isinstance(v, float))
-    return f"{run.step} of {run.hp.steps}  {seconds:.0f} s  mean of median regrets {regret:.4f}  {last}"
+    return f"{run.step} of {run.hp.steps}  {seconds:.0f} s  regret of the policy's batches {regret:.4f}  {last}"
 
 
 def finish(training: Training, codec: Codec, folder: Path, left_out: dict[str, int]) -> None:

@@ -75,12 +75,13 @@ class Training:
         chance = float(torch.rand((), generator=self.random))
         goals = draw_goals(count, self.random, practice.archive.draw(count, self.random))
         states, before = practice.draw_states(goals, self.hp.again, self.random)
+        asked = self.step >= self.hp.warm_up and chance >= self.hp.random + self.hp.search
         if self.step < self.hp.warm_up or chance < self.hp.random:
             actions = practice.random_actions(count, self.random)
-        elif chance < self.hp.random + self.hp.search:
-            actions = practice.breed(count, self.random)
-        else:
+        elif asked:
             actions = practice.canonical(self.agent.act(states, self.random))
+        else:
+            actions = practice.breed(count, self.random)
         outcomes = practice.evaluate(actions)
         self.evaluations += count
         own = score(outcomes, goals)
@@ -89,10 +90,11 @@ class Training:
         kept = torch.randperm(count, generator=self.random)[: self.hp.kept]
         self.replay.add(field=torch.full((len(kept),), index), weights=goals.weights[kept],
                         budgets=goals.budgets[kept], before=before[kept], action=actions[kept], outcome=outcomes[kept])
-        regret = (best - own)[(own > INFEASIBLE) & (best > INFEASIBLE)]
-        self.log.append({"step": self.step, "field": practice.name, "evaluations": self.evaluations,
-                         "feasible": float((own > INFEASIBLE).float().mean()),
-                         "median_regret": float(1 - (-regret).exp().median()) if len(regret) else None})
+        self.log.append({"step": self.step, "field": practice.name, "evaluations": self.evaluations})
+        if asked:
+            self.log[-1]["policy_feasible"] = float((own > INFEASIBLE).float().mean())
+            if len(gap := (own - best)[(own > INFEASIBLE) & (best > INFEASIBLE)]):
+                self.log[-1]["policy_regret"] = float(1 - gap.median().exp())
 
     def _learn(self):
         done = self.step / max(1, self.hp.steps)
