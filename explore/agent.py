@@ -17,7 +17,7 @@ Where it departs from the paper, and why:
 - **Critics and world model see derived figures** of an action (`explore/napkin.py`), products of knobs that a network
   would else have to learn.
 - **Target entropy** is -0.5 for each ordinal and 10 % of the most for a category, instead of -30 for all. The pull to
-  the best known actions holds the entropy far below; the temperature rises all through training and does not balance it.
+  the best known actions holds the entropy far below; the temperature rises all the time without balancing it.
 - **Most batches are bred, not asked for**: four of five are children of archived designs, a twelfth is random, the rest
   is the policy's. It learns from all; `policy_regret` in the log is of its own.
 """

@@ -36,7 +36,8 @@ class Evaluation:
     `power_parts` by what draws it. `area`: mm2, and `area_parts`. `energy_per_token`: J, leakage included. `cost`:
     USD a good die; `cost_per_mtok`: USD per million tokens, three years' write-off and energy. `violation`: summed
     relative excess over limits and budgets; `feasible` where it is 0; `reasons`: bits of `limits.Reason`.
-    `floor_power`: W that reading the weights alone takes at that speed; `peak_tok_s`: what the multipliers allow.
+    `floor_power`: W that reading weights and KV cache once a token, as if all were ROM, takes at that speed;
+    `peak_tok_s`: what the multipliers allow.
     """
 
     tok_s: Tensor

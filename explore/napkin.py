@@ -95,7 +95,8 @@ class _Rough:
     def _bands(self):
         """The highest stage as a chip of its own, its layers, and those of the fullest tiles in its terms."""
         height = self.v["height"]
-        rows, self.deep, self.dense, self.worked = bands(self.stages, height, self.layers).to(height).unbind(1)
+        found = bands(self.stages, height, self.layers).to(height)
+        rows, self.deep, self.dense, self.worked, self.lower = found.unbind(1)
         part = rows / height.detach().round()
         self.band, self.stage_tiles, self.own = self.nodes * part[:, None], self.tiles * part, self.layers * part
 
@@ -109,7 +110,8 @@ class _Rough:
         deep, dense = self.deep[:, None], self.dense[:, None]
         self.units = torch.where(self.able > every, holds, holds * _up(every * weight / total))
         self.heads = _up(self.units * self.group / self.copies)
-        self.caches = torch.where(self.able > every, holds * _up(every * dense / self.able), self.units * deep)
+        uneven = torch.maximum(self.units * deep, _up(every * weight / total * dense))
+        self.caches = torch.where(self.able > every, holds * _up(every * dense / self.able), uneven)
         self.held = (self.caches / (self.units * dense).clamp(min=1e-6)).clamp(max=1)
         self.blocks = (f["head_dim"] / 32).clamp(min=1)
         self.head_words = self.words(f["head_dim"]) * f["position"] + f["head_dim"] * self.words(f["position"])
@@ -195,7 +197,8 @@ class _Rough:
         piece, head = _rows(most["hidden"]), _rows(f["head_dim"])
         vectors = (1 + f["tied"] * (1 + self.speaks)) * f["hidden"] + self.out + f["ffn"] + 128
         vectors = vectors + self.speaks * self.senders[:, None] * piece
-        vectors = vectors + head * (2 * self.heads + 2 * self.units + self.heads.clamp(max=2) + 1)
+        slots = self.lower[:, None] * (2 * self.heads + 2 * self.units)
+        vectors = vectors + head * (slots + self.heads.clamp(max=2) + 1)
         vectors = vectors + f["context"] * (self.heads.clamp(max=2) + self.caches * self.blocks)
         rows = _rows(most["qkv"]) + 2 * piece + 4 * _rows(most["ffn"]) + _rows(most["vocab"])
         self.vectors = streams * (vectors + rows) * self.on

@@ -101,7 +101,8 @@ def tile_load(knobs: Knobs, scenario: Scenario) -> TileLoad:
     fraction = weight["attention"] / (weight["attention"] * band.nodes).sum(1, keepdim=True).clamp(min=1e-12)
     holds = (weight["attention"] > 0).double()
     units = torch.where(even, holds, ceil(count * fraction))
-    caches = torch.where(even, holds * ceil(count * stages.dense / able.clamp(min=1)), units * stages.layers)
+    uneven = torch.maximum(units * stages.layers, ceil(count * fraction * stages.dense))
+    caches = torch.where(even, holds * ceil(count * stages.dense / able.clamp(min=1)), uneven)
     share = torch.where(even, (caches / (units * stages.dense).clamp(min=1e-9)).clamp(max=1), (units > 0).double())
     rows = {
         "qkv": _rows((c.heads + 2 * c.kv_heads) * c.head_dim, weight["attention"], band.nodes),
@@ -109,7 +110,8 @@ def tile_load(knobs: Knobs, scenario: Scenario) -> TileLoad:
         "vocabulary": _rows(c.vocab, weight["vocabulary"], knobs.nodes)}
     heads = ceil(units * group / parts)
     placed = torch.stack([(w * knobs.nodes).sum(1) > 0 for w in weight.values()], 1).all(1)
-    vmem, reach = _vector_memory(c, scenario.context, band, rows, units, heads, caches)
+    lowest = _lowest(rows, count * fraction, group / parts, holds, stages.lower)
+    vmem, reach = _vector_memory(c, scenario.context, band, *lowest, caches)
     instructions = _instructions(c, stages, rows, units, heads, share, parts)
     mxfp4 = scenario.workload.mxfp4
     rom = {kind: _rom_words(c, knobs.vlen, {n: getattr(r, kind) for n, r in rows.items()}, layers, mxfp4)
@@ -119,7 +121,7 @@ def tile_load(knobs: Knobs, scenario: Scenario) -> TileLoad:
         placed=placed, instructions=instructions, rom=rom["mean"] * present, rom_most=rom["most"] * present,
         rom_word=rom_word_bits(knobs.vlen, mxfp4),
         imem=ceil(knobs.streams * instructions / knobs.fetch) * present, vmem=vmem * present,
-        xmem=knobs.streams * _operand_memory(c, scenario.context, knobs.vlen, rows, heads) * present,
+        xmem=knobs.streams * _operand_memory(c, scenario.context, knobs.vlen, rows, lowest[2]) * present,
         kvmem=knobs.streams * caches * _cache_words(c, scenario.context, knobs.vlen), reach=reach)
 
 
@@ -166,6 +168,13 @@ def _operand_memory(c, context, vlen, rows, heads):
 
 def _aligned(count):
     return ceil(count / ROW) * ROW
+
+
+def _lowest(rows, units, group, holds, lower):
+    """(rows, units, heads) of a tile of the lowest band, which has most of a layer; `units`: share of the highest."""
+    more = {name: Rows(r.mean * lower, ceil(r.mean * lower)) for name, r in rows.items() if name != "vocabulary"}
+    units = holds * ceil(units * lower)
+    return rows | more, units, ceil(units * group)
 
 
 def _vector_memory(c, context, band, rows, units, heads, caches):

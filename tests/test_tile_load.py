@@ -46,9 +46,10 @@ def test_memories_and_programs_of_alike_tiles(mesh, tile, multicast):
 
 
 @pytest.mark.parametrize(("mesh", "stages", "multicast", "vmem", "xmem"), [
-    ((4, 4), 2, True, 0.08, 0), ((4, 4), 4, True, 0.1, 0), ((2, 6), 3, False, 0.08, 0), ((3, 5), 4, True, 0.2, 0.02)])
+    ((4, 4), 2, True, 0.08, 0), ((4, 4), 4, True, 0.1, 0), ((2, 6), 3, False, 0.08, 0), ((3, 5), 4, True, 0.25, 0.02),
+    ((1, 5), 3, True, 0.2, 0), ((2, 9), 6, False, 0.1, 0)])
 def test_memories_and_programs_of_pipeline_stages(mesh, stages, multicast, vmem, xmem):
-    """Seven layers: no stage has as many as another. Where bands differ, the closed form is that of the highest."""
+    """Seven layers: no stage has as many as another. Where bands differ, the closed form joins the most of each."""
     design = Design(*mesh, multicast=multicast, pipeline_stages=stages, classes=(TileClass("t", vlen=64),))
     config = replace(_small_smollm2(), layers=7)
     tiles, _, load = _compiled(config, 256, design)
@@ -59,7 +60,7 @@ def test_memories_and_programs_of_pipeline_stages(mesh, stages, multicast, vmem,
         assert float(getattr(load, name)) == pytest.approx(real, rel=within), name
     held = sum(s.region.size for t in tiles for s in t.slices if s.source not in TABLES)
     assert float(load.rom) * design.tiles == pytest.approx(held, rel=1e-9)
-    assert float(load.instructions) == pytest.approx(max(len(t.program) for t in tiles), rel=0.08)
+    assert float(load.instructions) == pytest.approx(max(len(t.program) for t in tiles), rel=0.1)
 
 
 @pytest.mark.parametrize(("streams", "stages"), [(2, 1), (8, 1), (4, 2), (2, 2)])
