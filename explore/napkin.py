@@ -96,27 +96,33 @@ class _Rough:
         """The highest stage as a chip of its own, its layers, and those of the fullest tiles in its terms."""
         height = self.v["height"]
         found = bands(self.stages, height, self.layers).to(height)
-        rows, self.deep, self.dense, self.worked, self.lower = found.unbind(1)
+        rows, self.deep, self.dense, self.worked, self.lower, self.least = found.unbind(1)
         part = rows / height.detach().round()
         self.band, self.stage_tiles, self.own = self.nodes * part[:, None], self.tiles * part, self.layers * part
 
     def _place_heads(self, weight):
-        f = self.f
-        holds = (weight.detach() > 0).to(self.nodes)
-        self.able = (self.band * holds).sum(1, keepdim=True).clamp(min=1)
-        self.copies = (self.able / f["kv_heads"]).detach().floor().clamp(min=1).minimum(self.group)
-        every = f["kv_heads"] * self.copies
-        total = (weight * self.band).sum(1, keepdim=True).clamp(min=1e-3)
-        deep, dense = self.deep[:, None], self.dense[:, None]
-        self.units = torch.where(self.able > every, holds, holds * _up(every * weight / total))
-        self.heads = _up(self.units * self.group / self.copies)
-        uneven = torch.maximum(self.units * deep, _up(every * weight / total * dense))
-        self.caches = torch.where(self.able > every, holds * _up(every * dense / self.able), uneven)
-        self.held = (self.caches / (self.units * dense).clamp(min=1e-6)).clamp(max=1)
+        f, lower = self.f, self.lower[:, None]
+        self.able = (self.band * (weight.detach() > 0)).sum(1, keepdim=True).clamp(min=1)
+        fraction = weight / (weight * self.band).sum(1, keepdim=True).clamp(min=1e-3)
+        self.copies, self.units, self.heads, caches, self.held = self._heads(self.able, fraction, self.deep[:, None])
+        able = (self.able / lower).round()
+        _, units, heads, more, _ = self._heads(able, fraction * lower, self.least[:, None])
+        self.caches = torch.maximum(caches, more)
+        self.slots = 2 * torch.maximum(self.heads, heads) + 2 * torch.maximum(self.units, units)
         self.blocks = (f["head_dim"] / 32).clamp(min=1)
         self.head_words = self.words(f["head_dim"]) * f["position"] + f["head_dim"] * self.words(f["position"])
         self.softmax = f["position"] / self.v["lanes"] * (1 + 2 * self.blocks)
         self.norm = 3 * f["hidden"] / self.v["lanes"]
+
+    def _heads(self, able, fraction, layers):
+        """(copies of a cache, units, heads, caches, share of layers with heads) of a tile; `able` tiles share them out."""
+        kv, holds = self.f["kv_heads"], (fraction.detach() > 0).to(self.nodes)
+        copies = (able / kv).detach().floor().clamp(min=1).minimum(self.group)
+        every = kv * copies
+        units = torch.where(able > every, holds, holds * _up(every * fraction))
+        caches = torch.where(able > every, holds * _up(every * layers / able), units * layers)
+        return copies, units, _up(units * self.group / copies), caches, (
+            caches / (units * layers).clamp(min=1e-6)).clamp(max=1)
 
     def words(self, length):
         return _up(length / self.v["vlen"])
@@ -197,8 +203,7 @@ class _Rough:
         piece, head = _rows(most["hidden"]), _rows(f["head_dim"])
         vectors = (1 + f["tied"] * (1 + self.speaks)) * f["hidden"] + self.out + f["ffn"] + 128
         vectors = vectors + self.speaks * self.senders[:, None] * piece
-        slots = self.lower[:, None] * (2 * self.heads + 2 * self.units)
-        vectors = vectors + head * (slots + self.heads.clamp(max=2) + 1)
+        vectors = vectors + head * (self.slots + self.heads.clamp(max=2) + 1)
         vectors = vectors + f["context"] * (self.heads.clamp(max=2) + self.caches * self.blocks)
         rows = _rows(most["qkv"]) + 2 * piece + 4 * _rows(most["ffn"]) + _rows(most["vocab"])
         self.vectors = streams * (vectors + rows) * self.on

@@ -23,8 +23,9 @@ class Stages:
 
     `band`: a chip as high as the highest stage. `part`: its share of the mesh. `layers`: the most that a stage has.
     `dense`: layers that tiles of this band would have if they had as many rows as those that have most: a lower band
-    has fewer tiles for its layers. `worked`: those of all stages together. `lower`: how many times as much of a layer a
-    tile of the lowest band has. `possible`: whether there are rows and layers enough.
+    has fewer tiles for its layers. `worked`: those of all stages together. `lower`: how many times as many rows
+    the highest band has as the lowest, which has `few` layers at most. `possible`: whether there are rows and layers
+    enough.
     """
 
     band: Knobs
@@ -33,14 +34,15 @@ class Stages:
     dense: Tensor
     worked: Tensor
     lower: Tensor
+    few: Tensor
     possible: Tensor
 
 
 def bands(count: Tensor, height: Tensor, layers: Tensor) -> Tensor:
-    """[B, 5] for stages [B], mesh rows [B] and layers [B or 1]: rows of the highest band, most layers, `dense`,
-    `worked` and `lower`."""
+    """[B, 6] for stages [B], mesh rows [B] and layers [B or 1]: rows of the highest band, most layers, `dense`,
+    `worked`, `lower` and `few`."""
     count, height, layers = (t.detach().round().long() for t in torch.broadcast_tensors(count, height, layers))
-    found = torch.zeros(len(count), 5, dtype=torch.float64, device=count.device)
+    found = torch.zeros(len(count), 6, dtype=torch.float64, device=count.device)
     for model in layers.unique().tolist():
         own = layers == model
         found[own] = _bands(model).to(count.device)[count[own].clamp(1, _SIDE), height[own].clamp(1, _SIDE)]
@@ -49,16 +51,17 @@ def bands(count: Tensor, height: Tensor, layers: Tensor) -> Tensor:
 
 @cache
 def _bands(layers: int) -> Tensor:
-    """[stages, mesh rows, 5] of `bands`; 1 row and no layers if impossible."""
-    table = torch.ones(_SIDE + 1, _SIDE + 1, 5, dtype=torch.float64)
-    table[:, :, 1:4] = 0
+    """[stages, mesh rows, 6] of `bands`; 1 row and no layers if impossible."""
+    table = torch.ones(_SIDE + 1, _SIDE + 1, 6, dtype=torch.float64)
+    table[:, :, [1, 2, 3, 5]] = 0
     for count in range(1, min(_SIDE, layers) + 1):
         for height in range(count, _SIDE + 1):
             rows = [b - a for a, b in split(height, [1] * count)]
             own = [b - a + 1 for a, b in split(layers - count, rows)]
             high = max(rows)
             dense = [n * high / r for n, r in zip(own, rows, strict=True)]
-            table[count, height] = torch.tensor([high, max(own), max(dense), sum(dense), high / min(rows)])
+            few = max(n for n, r in zip(own, rows, strict=True) if r == min(rows))
+            table[count, height] = torch.tensor([high, max(own), max(dense), sum(dense), high / min(rows), few])
     return table
 
 
@@ -67,10 +70,10 @@ def stages_of(knobs: Knobs, layers: int) -> Stages:
     count, height = knobs.pipeline_stages.detach(), knobs.height.detach()
     possible = (count <= height) & (count <= layers)
     found = bands(torch.where(possible, count, torch.ones_like(count))[:, 0], height[:, 0], height.new_tensor([layers]))
-    rows, most, dense, worked, lower = found.split(1, 1)
+    rows, most, dense, worked, lower, few = found.split(1, 1)
     part = rows / height
     band = replace(knobs, height=knobs.height * part, nodes=knobs.nodes * part)
-    return Stages(band, part, most, dense, worked, lower, possible)
+    return Stages(band, part, most, dense, worked, lower, few, possible)
 
 
 def groups(knobs: Knobs) -> tuple[Tensor, Tensor]:

@@ -86,6 +86,29 @@ def _rows(count: int, weight: Tensor, nodes: Tensor) -> Rows:
     return Rows(mean, ceil(mean))
 
 
+@dataclass(frozen=True)
+class _Heads:
+    """As in `TileLoad`, of the tiles of one band."""
+
+    units: Tensor
+    heads: Tensor
+    parts: Tensor
+    caches: Tensor
+    share: Tensor
+
+
+def _heads(c, able, fraction, layers) -> _Heads:
+    """`able` tiles [B, 1] share out the heads, a tile of a class `fraction` [B, K]."""
+    group = c.heads // c.kv_heads
+    parts = torch.floor(able.detach() / c.kv_heads).clamp(1, group)
+    count = c.kv_heads * parts  # units of a layer
+    even, holds = able > count, (fraction > 0).double()
+    units = torch.where(even, holds, ceil(count * fraction))
+    caches = torch.where(even, holds * ceil(count * layers / able.clamp(min=1)), units * layers)
+    share = torch.where(even, (caches / (units * layers).clamp(min=1e-9)).clamp(max=1), (units > 0).double())
+    return _Heads(units, ceil(units * group / parts), parts, caches, share)
+
+
 def tile_load(knobs: Knobs, scenario: Scenario) -> TileLoad:
     """The load of every tile class of a batch."""
     c = scenario.workload.config
@@ -93,35 +116,32 @@ def tile_load(knobs: Knobs, scenario: Scenario) -> TileLoad:
     band = stages.band
     present = (knobs.nodes > 0).double()
     weight = {name: knobs.vlen * share * present for name, share in knobs.shares.items()}
-    group = c.heads // c.kv_heads
     able = (band.nodes * (weight["attention"] > 0)).sum(1, keepdim=True)
-    parts = torch.floor(able.detach() / c.kv_heads).clamp(1, group)
-    count = c.kv_heads * parts  # units of a layer
-    even = able > count
     fraction = weight["attention"] / (weight["attention"] * band.nodes).sum(1, keepdim=True).clamp(min=1e-12)
-    holds = (weight["attention"] > 0).double()
-    units = torch.where(even, holds, ceil(count * fraction))
-    uneven = torch.maximum(units * stages.layers, ceil(count * fraction * stages.dense))
-    caches = torch.where(even, holds * ceil(count * stages.dense / able.clamp(min=1)), uneven)
-    share = torch.where(even, (caches / (units * stages.dense).clamp(min=1e-9)).clamp(max=1), (units > 0).double())
+    heads = _heads(c, able, fraction, stages.layers)
+    lowest = _heads(c, torch.round(able / stages.lower), fraction * stages.lower, stages.few)
+    units, parts, caches = heads.units, heads.parts, torch.maximum(heads.caches, lowest.caches)
     rows = {
         "qkv": _rows((c.heads + 2 * c.kv_heads) * c.head_dim, weight["attention"], band.nodes),
         "hidden": _rows(c.hidden, weight["ffn"], band.nodes), "ffn": _rows(c.ffn, weight["ffn"], band.nodes),
         "vocabulary": _rows(c.vocab, weight["vocabulary"], knobs.nodes)}
-    heads = ceil(units * group / parts)
     placed = torch.stack([(w * knobs.nodes).sum(1) > 0 for w in weight.values()], 1).all(1)
-    lowest = _lowest(rows, count * fraction, group / parts, holds, stages.lower)
-    vmem, reach = _vector_memory(c, scenario.context, band, *lowest, caches)
-    instructions = _instructions(c, stages, rows, units, heads, share, parts)
+    more = rows | {name: Rows(r.mean * stages.lower, ceil(r.mean * stages.lower)) for name, r in rows.items()
+                   if name != "vocabulary"}  # a tile of the lowest band has most of a layer
+    vmem, reach = (torch.maximum(*both) for both in zip(
+        _vector_memory(c, scenario.context, band, rows, heads), _vector_memory(c, scenario.context, band, more, lowest),
+        strict=True))
+    instructions = _instructions(c, stages, rows, units, heads.heads, heads.share, parts)
     mxfp4 = scenario.workload.mxfp4
     rom = {kind: _rom_words(c, knobs.vlen, {n: getattr(r, kind) for n, r in rows.items()}, layers, mxfp4)
            for kind, layers in (("mean", c.layers * stages.part), ("most", stages.dense))}
     return TileLoad(
-        stages=stages, **rows, units=units, heads=heads, parts=parts, caches=caches, share=share, able=able,
+        stages=stages, **rows, units=units, heads=heads.heads, parts=parts, caches=caches, share=heads.share, able=able,
         placed=placed, instructions=instructions, rom=rom["mean"] * present, rom_most=rom["most"] * present,
         rom_word=rom_word_bits(knobs.vlen, mxfp4),
         imem=ceil(knobs.streams * instructions / knobs.fetch) * present, vmem=vmem * present,
-        xmem=knobs.streams * _operand_memory(c, scenario.context, knobs.vlen, rows, lowest[2]) * present,
+        xmem=knobs.streams * _operand_memory(
+            c, scenario.context, knobs.vlen, rows, torch.maximum(heads.heads, lowest.heads)) * present,
         kvmem=knobs.streams * caches * _cache_words(c, scenario.context, knobs.vlen), reach=reach)
 
 
@@ -170,23 +190,16 @@ def _aligned(count):
     return ceil(count / ROW) * ROW
 
 
-def _lowest(rows, units, group, holds, lower):
-    """(rows, units, heads) of a tile of the lowest band, which has most of a layer; `units`: share of the highest."""
-    more = {name: Rows(r.mean * lower, ceil(r.mean * lower)) for name, r in rows.items() if name != "vocabulary"}
-    units = holds * ceil(units * lower)
-    return rows | more, units, ceil(units * group)
-
-
-def _vector_memory(c, context, band, rows, units, heads, caches):
+def _vector_memory(c, context, band, rows, held):
     """(words, first word beyond message buffers), aligned as the compiler does."""
-    d, blocks, ctx = c.head_dim, len(value_blocks(c.head_dim)), _up(context)
+    d, blocks, ctx, heads = c.head_dim, len(value_blocks(c.head_dim)), _up(context), held.heads
     most_hidden = (rows["hidden"].most * (band.nodes > 0)).amax(1, keepdim=True)
     # behind the first stage the residual comes from a row start on
     common = _up(c.hidden + BLOCK) + _up(d) + _up(c.hidden * c.tied) + _up(c.heads * d + BLOCK) + _up(c.ffn + BLOCK)
     common = common + _aligned(most_hidden) + ROW * (band.pipeline_stages > 1)
-    slots = (heads + 2 * units) * _up(d)
+    slots = (heads + 2 * held.units) * _up(d)
     # scores, weighted values and head outputs; scale codes of every cache
-    own = slots + heads.clamp(max=2) * (ctx + _up(d)) + heads * _up(d) + caches * blocks * ctx
+    own = slots + heads.clamp(max=2) * (ctx + _up(d)) + heads * _up(d) + held.caches * blocks * ctx
     # messages of all streams come first, then what each has of its own
     reach = ROW + band.streams * common + (band.streams - 1) * own + slots
     pieces = (band.nodes * (rows["hidden"].mean > 0) * _aligned(rows["hidden"].most)).sum(1, keepdim=True)
