@@ -115,7 +115,7 @@ class _Rough:
         self.norm = 3 * f["hidden"] / self.v["lanes"]
 
     def _heads(self, able, fraction, layers):
-        """(copies of a cache, units, heads, caches, share of layers with heads) of a tile; `able` tiles share them out."""
+        """(copies of a cache, units, heads, caches, share of layers with heads) of a tile, one of `able`."""
         kv, holds = self.f["kv_heads"], (fraction.detach() > 0).to(self.nodes)
         copies = (able / kv).detach().floor().clamp(min=1).minimum(self.group)
         every = kv * copies
