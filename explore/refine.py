@@ -65,7 +65,7 @@ def refine(problem: Problem, goal: Goals, start: Tensor | Found, evaluations: in
         fresh = _unseen(ahead, known.actions)
         if len(fresh) < count:
             fresh = torch.cat([fresh, _unseen(_around(problem, elite, generator), torch.cat([known.actions, fresh]))])
-        chosen = _apart(forecast, fresh, count) if forecast else fresh[:count]
+        chosen = _apart(forecast, fresh, count) if forecast and len(fresh) > count else fresh[:count]
         if len(chosen) < count:
             chosen = torch.cat([chosen, problem.random_actions(count - len(chosen), generator)])
         news = evaluated(problem, goal, chosen)

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from explore.action import Codec
+from explore.designer import Designer
 from explore.goal import INFEASIBLE, LATENCY, VIOLATION, Goals, score
 from explore.limits import clock_limit_mhz
 from explore.napkin import CLOCK, COUNTS, HINTS
@@ -198,3 +199,12 @@ def test_the_world_model_knows_knobs_that_a_space_fixes():
     assert hints.isfinite().all() and (hints[:, CLOCK] - torch.tensor(1e8).log()).abs().max() < 1e-4
     numbers, knobs = problem.codec.numbers(actions), problem.space.values(problem.codec.designs(actions))
     assert torch.equal(numbers["vlen"].double(), knobs.vlen) and (knobs.vlen[:, 0] == 64).all()
+
+
+def test_refinement_goes_on_when_every_design_of_a_space_is_known():
+    free = ("fetch.0", "stations.0")
+    kept = {knob.label: knob.values[0] for knob in Space(3, side=1).knobs if knob.label not in free}
+    designer = Designer.load(space=Space(3, side=1, fixed=kept | {"part.0": 1.0}))
+    problem = designer.problem(Scenario(read_workload("stories260k"), 28, context=64))
+    found = designer.refine(problem, GOAL, 96, torch.Generator().manual_seed(0))
+    assert len(found.scores) == 96 and len(first_of_each(found.actions)) < 96
