@@ -40,6 +40,8 @@ REFERENCE = torch.tensor([0.1, 1000.0, 830.0]).log()
 SMALL = (0, 3, 6)
 """Scenarios of the small suite."""
 LONG = "long-search"
+ASKING = ("no-refinement", "policy-alone", "random-policy+refine")
+"""Methods that ask the first agent, too."""
 
 
 def suite() -> list[Scenario]:
@@ -128,13 +130,16 @@ def methods(agents: dict[str, Designer]) -> dict[str, Callable]:
 
 
 def measure(scenarios: Sequence[Scenario], runs: dict[str, Callable], codec: Codec, *, evaluations: int, seeds: int,
-            known: int = 0, done: Sequence[dict] = (), on_run: Callable[[dict], None] | None = None) -> list[dict]:
+            known: int = 0, made_by: dict[str, str] | None = None, done: Sequence[dict] = (),
+            on_run: Callable[[dict], None] | None = None) -> list[dict]:
     """A row for every scenario, method and seed: best score, regret, feasible share, hypervolume, CPU seconds.
 
-    `known`: evaluations of one long search for each scenario, a method of its own. `done`: rows of an earlier call that
-    need not be run again; `on_run` is told of each new one.
+    `known`: evaluations of one long search for each scenario, a method of its own. `made_by`: the agent that a method
+    asks, if any. `done`: rows of an earlier call, which need not be run again where the agent is the same; `on_run` is
+    told of each new one.
     """
-    rows, earlier = [], {(r["scenario"], r["method"], r["seed"]): r for r in done}
+    made_by, rows = made_by or {}, []
+    earlier = {(r["scenario"], r["method"], r["seed"]): r for r in done if r.get("agent") == made_by.get(r["method"])}
     for number, scenario in enumerate(scenarios):
         problem, mine = Problem(scenario, codec), []
         plan = [(name, seed, evaluations) for name in runs for seed in range(seeds)]
@@ -148,6 +153,7 @@ def measure(scenarios: Sequence[Scenario], runs: dict[str, Callable], codec: Cod
                        "evaluations": len(scores), "feasible": float((scores > INFEASIBLE).float().mean()),
                        "hypervolume": hypervolume(outcomes[:, :5], REFERENCE),
                        "cpu_s": round(time.process_time() - begin, 3)}
+                row |= {"agent": made_by[name]} if name in made_by else {}
                 if on_run:
                     on_run(row)
             mine.append(row)
@@ -246,11 +252,11 @@ def main() -> None:
     if options.methods:
         runs = {name: runs[name] for name in options.methods.split(",")}
     scenarios = [suite()[i] for i in SMALL] if options.small else suite()
-    about = {"small": options.small, "evaluations": options.evaluations, "known": options.known,
-             "agents": {name: digest(path) for name, path in agents.items()}}
+    about = {"small": options.small, "evaluations": options.evaluations, "known": options.known}
+    made_by = {name: digest(agents.get(name, SHIPPED)) for name in (*agents, *ASKING)}
     with RowFile(options.output, about) as file:
         rows = measure(scenarios, runs, designers["agent"].codec, evaluations=options.evaluations, seeds=options.seeds,
-                       known=options.known, done=file.rows, on_run=file.add)
+                       known=options.known, made_by=made_by, done=file.rows, on_run=file.add)
     print(f"{len(scenarios)} scenarios, {options.seeds} seeds, {options.evaluations} evaluations each")
     print(f"{'method':22}{'regret (IQM)':>14}{'95 % interval':>20}{'volume':>9}{'feasible':>10}{'CPU s':>8}"
           f"{'evaluations':>13}")

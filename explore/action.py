@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from explore.canonical import canonical
 from explore.networks import ActionShape
 from explore.space import Space
 
@@ -122,6 +123,11 @@ class Codec:
                for column, places in zip(self._category_columns, self._category_places, strict=True)]
         return self.shape.snap(torch.cat([2 * x - 1, *hot], 1).float())
 
+    def canonical(self, actions: Tensor) -> Tensor:
+        """Actions [B, A] that stand for the same chips, equal for equal ones. Gradients pass straight through."""
+        same = self.actions(canonical(self.space, self.designs(actions)))
+        return actions + (same - actions).detach() if actions.requires_grad else same
+
     def numbers(self, actions: Tensor) -> dict[str, Tensor]:
         """Knob name -> what it stands for: [B] of the chip, [B, K] by tile class; differentiable.
 
@@ -133,6 +139,11 @@ class Codec:
             names.setdefault(label.split(".")[0], []).append(i)
         return {name: value[:, columns[0]] if "." not in self.ordinals[columns[0]].label else value[:, columns]
                 for name, columns in names.items()}
+
+    def streams(self, actions: Tensor) -> Tensor:
+        """Streams of actions [B, A]: [B]."""
+        first = next(knob.values[0] for knob in self.space.knobs if knob.name == "streams")
+        return self.numbers(actions).get("streams", actions.new_full((len(actions),), float(first)))
 
     def labels(self) -> tuple[str, ...]:
         """The knob of every number of an action; a category's with its value."""

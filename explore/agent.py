@@ -16,10 +16,13 @@ Where it departs from the paper, and why:
   for every goal and node. The actor's samples are where planning in it begins (`explore/plan.py`).
 - **Critics and world model see derived figures** of an action (`explore/napkin.py`), products of knobs that a network
   would else have to learn.
-- **Target entropy** is -0.5 for each ordinal and 10 % of the most for a category, instead of -30 for all. The pull to
-  the best known actions holds the entropy far below; the temperature rises all the time without balancing it.
-- **Most batches are bred, not asked for**: four of five are children of archived designs, a twelfth is random, the rest
-  is the policy's. It learns from all; `policy_regret` in the log is of its own.
+- **Critics and world model judge canonical actions.** What stands for the same chip is one action to them, in the
+  actor's step, too; else the actor climbs where they have seen nothing. Gradients pass straight through.
+- **The actor climbs the world model's expected score besides its critics' value** (`model`): sums of predicted parts
+  have better slopes than a reward.
+- **Target entropy** is -1.2 for each ordinal and 10 % of the most for a category, instead of -30 for all.
+- **Most batches are bred, not asked for**: three of five are children of archived designs, a twelfth is random, the
+  rest is the policy's. It learns from all; `policy_regret` in the log is of its own.
 """
 
 import copy
@@ -33,6 +36,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from explore.goal import Goals
 from explore.napkin import HINTS, Napkin
 from explore.networks import ActionShape, Actor, Ensemble
 from explore.surrogate import Surrogate
@@ -86,17 +90,19 @@ class HyperParameters:
     """experts behind the gate; 1 is the ablation without a mixture"""
     balance: float = 0.01
     """weight of the load-balance loss"""
-    imitation: float = 0.4
+    imitation: float = 0.15
     """weight of the pull to the best known action for the relabelled goal; 0 is plain soft actor-critic"""
+    model: float = 0.8
+    """weight of the world model's expected score in what the actor climbs; the rest is the critics'"""
     relabel: float = 0.5
     """share of stored steps drawn with another goal"""
     again: float = 0.3
     """share of states that hold an earlier design and its outcome"""
-    search: float = 0.8
+    search: float = 0.6
     """share of batches that are children of archived designs"""
     random: float = 0.08
     """share of batches drawn uniformly; the policy is asked for the rest"""
-    entropy: float = 0.5
+    entropy: float = 1.2
     """target entropy: minus this for each ordinal, and a tenth of the most for each category"""
 
 
@@ -152,18 +158,24 @@ class Agent:
             with torch.no_grad():
                 then = rows["next_state"]
                 action, log_prob, _, _ = self.actor.sample(self.normalise(then), generator)
+                action = self.surrogate.napkin.codec.canonical(action)
                 wanted = wanted + hp.discount * (self.value(self.target, then, action).min(0).values - alpha * log_prob)
         error = self.value(self.critics, state, rows["action"]) - wanted
         critic_loss = (weight * F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none")).mean()
         self._step("critics", critic_loss, self.critics)
         action, log_prob, balance, density = self.actor.sample(self.normalise(state), generator,
                                                                rows["best_action"])
-        self.critics.requires_grad_(False)
-        loss = (alpha * log_prob - self.value(self.critics, state, action).min(0).values).mean() + hp.balance * balance
-        self.critics.requires_grad_(True)
+        action = self.surrogate.napkin.codec.canonical(action)
+        self._learned(False)
+        value = (1 - hp.model) * self.value(self.critics, state, action).min(0).values
+        if hp.model:
+            goals = Goals(rows["weights"], rows["budgets"])
+            value = value + hp.model * self.surrogate.worth(action, state[:, : self.features], goals)
+        loss = (alpha * log_prob - value).mean() + hp.balance * balance
         if hp.imitation:
             loss = loss - hp.imitation * (density * rows["known"]).sum() / rows["known"].sum().clamp(min=1)
         self._step("actor", loss, self.actor)
+        self._learned(True)
         self._step("alpha", -self.log_alpha.exp() * (log_prob.detach() + self.target_entropy).mean())
         with torch.no_grad():
             self.log_alpha.clamp_(-9, 1)
@@ -178,6 +190,11 @@ class Agent:
         loss, error = self.surrogate.loss(actions, features, observed)
         self._step("surrogate", loss, self.surrogate.net)
         return error
+
+    def _learned(self, learned: bool) -> None:
+        """Whether a loss counts towards what judges the actor."""
+        self.critics.requires_grad_(learned)
+        self.surrogate.net.requires_grad_(learned)
 
     def _step(self, name: str, loss: Tensor, module=None) -> None:
         self.optimisers[name].zero_grad(set_to_none=True)

@@ -76,7 +76,7 @@ class Forecast:
         """(objective, its standard error, chance that all limits are kept) [B]."""
         figures, sound = self.surrogate.predict(actions, self.features)
         error = CARE * (self.surrogate.spread + figures.std(0, unbiased=False)) + 1e-4
-        figures, streams = figures.mean(0), self.problem.streams(actions).log()
+        figures, streams = figures.mean(0), self.problem.codec.streams(actions).log()
         if self.known is not None:
             near = self.near(actions, self.known)
             most = near.amax(1, keepdim=True)

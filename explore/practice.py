@@ -25,13 +25,12 @@ class Practice:
 
     `seen` counts the evaluations, `recent` holds the last of them.
 
-    `canonical`: actions -> the one that stands for the same chip; all that is stored passes through it.
+    All actions that it stores are canonical: one for every chip.
     """
 
     def __init__(self, name: str, features: Tensor, shape: ActionShape, observations: int,
-                 evaluate: Callable[[Tensor], Tensor], *, hints: Napkin, seed: int = 0,
-                 canonical: Callable[[Tensor], Tensor] = lambda actions: actions):
-        self.hints, self.canonical = hints, canonical
+                 evaluate: Callable[[Tensor], Tensor], *, hints: Napkin, seed: int = 0):
+        self.hints, self.canonical = hints, hints.codec.canonical
         self.name, self.features, self.shape, self.evaluate = name, features, shape, evaluate
         generator = torch.Generator().manual_seed(seed)
         actions = self.random_actions(FIRST, generator)

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from explore.action import Codec
-from explore.canonical import canonical
 from explore.evaluate import Evaluation, evaluate
 from explore.goal import Goals
 from explore.limits import Reason, clock_limit_mhz
@@ -104,16 +103,11 @@ class Problem:
 
     def canonical(self, actions: Tensor) -> Tensor:
         """Actions that stand for the same chips, equal for equal ones."""
-        return self.codec.actions(canonical(self.space, self.codec.designs(actions)))
+        return self.codec.canonical(actions)
 
     def random_actions(self, count: int, generator: torch.Generator) -> Tensor:
         """Canonical ones, uniform over the settings of every knob."""
         return self.canonical(random_actions(self.codec.shape, count, generator))
-
-    def streams(self, actions: Tensor) -> Tensor:
-        """Streams of actions [B, A]: [B]."""
-        first = next(knob.values[0] for knob in self.space.knobs if knob.name == "streams")
-        return self.codec.numbers(actions).get("streams", actions.new_full((len(actions),), float(first)))
 
     def within_clock(self, actions: Tensor) -> Tensor:
         """Canonical actions whose clock is at most what the node and the system allow."""
@@ -133,7 +127,7 @@ class Problem:
     def practice(self, name: str, seed: int) -> Practice:
         """The scenario to learn on."""
         return Practice(name, self.features, self.codec.shape, len(OBSERVATIONS), self.outcomes, seed=seed,
-                        hints=self.hints, canonical=self.canonical)
+                        hints=self.hints)
 
     def outcomes(self, actions: Tensor) -> Tensor:
         """[B, len(OBSERVATIONS)] of actions [B, A]; the first five columns are the outcome."""

@@ -5,17 +5,20 @@ depend on the node. The node's figures, which are part of the state, then make s
 that was never trained on is no other task, and an error of one part stays one of that part.
 """
 
-from math import log
+from math import inf, log
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from explore.goal import VIOLATION
+from explore.goal import VIOLATION, Goals
 from explore.napkin import CLOCK, COUNTS, CYCLES, HINTS, LIMITS, Napkin
 from explore.networks import Ensemble
+from explore.node import RETICLE_MM2
 from explore.problem import OBSERVATIONS
 
+MARGIN = 0.02
+"""Nats below a budget at which `Surrogate.worth` begins to fall."""
 FIGURES = 3
 """Predicted figures: ln tok/s, ln W, ln mm2."""
 SCALES = ("features_mean", "features_std", "hints_mean", "hints_std", "counts_mean", "counts_std", "border", "spread")
@@ -57,6 +60,19 @@ class Surrogate:
         # What is far too large by the napkin cannot be built, whatever a network says so far from what it has seen.
         fits = (hints[:, -LIMITS:] < 1).all(1)
         return self._figures(counts, hints, features), torch.sigmoid(-broken).mean(0) * fits
+
+    def worth(self, actions: Tensor, features: Tensor, goals: Goals) -> Tensor:
+        """Expected score [B] under goals [B], less where limits look broken: with slopes everywhere, to be climbed."""
+        counts, broken, hints = self._forward(actions, features)
+        figures = self._figures(counts, hints, features).mean(0)
+        speed, power, area = figures.unbind(1)
+        latency = self.napkin.codec.streams(actions).log() - speed
+        limits = goals.budgets.clamp(max=goals.budgets.new_tensor([inf, RETICLE_MM2, inf]))
+        over = (torch.stack([power, area, latency], 1) - limits.log() + MARGIN).clamp(min=0, max=3).sum(1)
+        unsound = F.softplus(broken.mean(0) + 1).clamp(max=8)
+        far = (hints[:, -LIMITS:] + 0.3).clamp(min=0).sum(1)
+        objective = (figures * goals.weights * figures.new_tensor([1.0, -1.0, -1.0])).sum(1)
+        return objective - 3 * over - 0.5 * unsound - 2 * far
 
     def place(self, actions: Tensor, features: Tensor) -> Tensor:
         """Where designs lie for the model [B, HINTS]: errors of designs that lie near each other are alike."""

@@ -1,7 +1,7 @@
 """A run of training: designs are evaluated, archived and stored; networks learn from what is stored.
 
-Most batches are children of archived designs: the archive is the teacher, and no policy that imitates is better than
-what it imitates. The others are drawn at random or asked of the policy, so that critics and surrogate know those too.
+Most batches are children of archived designs, which show the networks where good ones lie. The others are drawn at
+random or asked of the policy, so that critics and surrogate know those too.
 """
 
 from collections.abc import Callable
@@ -125,7 +125,8 @@ class Training:
         features = self._features(rows)
         own = score(rows["outcome"], goals)
         out = {"state": state_rows(features, goals, rows["before"]), "best_action": best_action,
-               "known": (best_score > INFEASIBLE).float(), "reward": reward(own, best_score)}
+               "known": (best_score > INFEASIBLE).float(), "reward": reward(own, best_score),
+               "weights": goals.weights, "budgets": goals.budgets}
         if self.hp.discount:
             seen = torch.cat([rows["action"], rows["outcome"]], 1)
             out["next_state"] = state_rows(features, goals, torch.cat([torch.ones(len(seen), 1), seen], 1))
