@@ -170,8 +170,10 @@ def _phases(c, band, load, form, seen, length, o, spread):
     gating = words(load.ffn.most, band.lanes) * 3 * spread
     feed = (length.norm + torch.maximum(up, gating) + vector(last) + vector(last, 2)) * has["ffn"]
     x_gather, x_sent = gather_cycles(band, form, load.hidden.most)
-    h_gather, h_sent = gather_cycles(band, form, load.ffn.most, 32.0)
-    a_gather, a_sent = gather_cycles(band, form, load.heads * c.head_dim * load.share, float(c.head_dim))
+    h_gather, h_sent = gather_cycles(band, form, load.ffn.most, chunk)
+    fullest = load.heads * load.share  # tiles that take longest; the others send fewer heads, `c.heads` in all
+    a_gather, a_sent = gather_cycles(band, form, torch.full_like(fullest, c.head_dim), often=fullest)
+    a_sent = a_sent * (c.heads / (fullest * band.nodes).sum(1, keepdim=True).clamp(min=1e-9))
     arrived = (arrivals * (band.nodes > 0)).amax(1)
     norm, copy = (torch.full_like(has["qkv"], front) for front in (NORM_FRONT, COPY_FRONT))
     caching = 1 + load.units * (1 + len(value_blocks(c.head_dim))) + load.heads

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from explore.space import Knobs
+from explore.space import COLUMNS, Knobs
 from explore.straight import ceil, words
 from hwgen.isa import STREAM_COUNTERS, counter_numbers
 from hwgen.noc.network import ROUTE_BITS
@@ -70,17 +70,19 @@ def receive_cycles(per_flit: Tensor, lanes: Tensor, rows: Tensor | None = None) 
     return (per_flit + lanes - torch.minimum(step, torch.minimum(per_flit, lanes))) / lanes
 
 
-def gather_cycles(knobs: Knobs, form: Packets, rows: Tensor, chunk: float | None = None) -> tuple[Tensor, Tensor]:
+def gather_cycles(knobs: Knobs, form: Packets, rows: Tensor, chunk: float | Tensor | None = None,
+                  often: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
     """(cycles [B], flits that a tile sends [B, K]) of a gather to which tiles send `rows` words each [B, K].
 
-    `chunk`: words of the messages in which a tile sends them; one message where it is None.
+    `chunk`: words of the messages in which a tile sends them; one message where it is None. `often`: how often it does
+    so, on average.
     """
     whole = torch.zeros_like(rows) if chunk is None else torch.floor(rows.detach() / chunk)
-    full = rows if chunk is None else torch.full_like(rows, chunk)
+    full = rows if chunk is None else torch.zeros_like(rows) + chunk
     rest = rows - whole * full if chunk is not None else rows
-    sent = whole * form.flits(full, True) + form.flits(rest, True)
+    sent = often * (whole * form.flits(full, True) + form.flits(rest, True))
     payload = whole * words(full, form.per_flit) + words(rest, form.per_flit)
-    flits, carried = (sent * knobs.nodes).sum(1), (payload * knobs.nodes).sum(1)
+    flits, carried = (sent * knobs.nodes).sum(1), (often * payload * knobs.nodes).sum(1)
     slowest = (receive_cycles(form.per_flit, knobs.lanes, rows) * (knobs.nodes > 0)).amax(1).clamp(min=1)
     taken = (flits + carried * (slowest - 1)) * _fork_loss(knobs, form, payload)
     repeats = torch.where(knobs.multicast[:, 0] > 0, torch.ones_like(flits), knobs.tiles[:, 0])
@@ -105,27 +107,42 @@ def _fork_loss(knobs: Knobs, form: Packets, payload: Tensor) -> Tensor:
 def busiest_links(knobs: Knobs, sent: Tensor, unicast: Tensor) -> dict[str, Tensor]:
     """Flits on the busiest link of each class [B] where every tile sends `sent` flits [B, K] to all tiles.
 
-    `unicast`: flits [B] from anywhere to anywhere, of which a quarter, in odd meshes less, crosses the middle of a row
-    or column one way.
+    `unicast`: flits [B] of q, k and v, which go to a tile near by: each crosses about one link of a class.
 
     Along the XY tree a row's link carries what its row sends from one side, a column's link what all rows on one side
-    send, a local output everything. Rows are taken to be alike, but where classes fill rows whole: there the heaviest
-    tiles share one. Without multicast a copy for every tile goes the same ways.
+    send, a local output everything. Without multicast a copy for every tile goes the same ways.
     """
-    total = (sent * knobs.nodes).sum(1)
-    width, height = knobs.width[:, 0], knobs.height[:, 0]
-    order = sent.argsort(1, descending=True)
-    heavy, count = sent.gather(1, order), knobs.nodes.gather(1, order)
-    before = count.cumsum(1) - count
-    places = (knobs.width - 1 - before).clamp(min=0).minimum(count)
-    alike = total / height * (1 - 1 / width)
-    row = torch.where((knobs.arrangement[:, 0] == 0) & ((knobs.nodes > 0).sum(1) > 1), (heavy * places).sum(1), alike)
-    column = total * (1 - 1 / height)
-    # one copy a tile: a link of a row carries those for the columns beyond it, most of them at the middle
-    copies = knobs.multicast[:, 0] <= 0
-    across, along = (torch.floor(side / 2) * torch.ceil(side / 2) / side for side in (width, height))
-    row = torch.where(copies, row * height * across * width / (width - 1).clamp(min=1), row)
-    column = torch.where(copies, total * along, column)
-    return {"row": (row + unicast * across / (width * height)) * (width > 1),
-            "column": (column + unicast * along / (height * width)) * (height > 1),
-            "local": total + unicast / (width * height)}
+    tiles, height = knobs.tiles[:, 0], knobs.height[:, 0]
+    total, near = (sent * knobs.nodes).sum(1), unicast / tiles
+    middle = torch.floor(height / 2) * torch.ceil(height / 2) / height
+    column = total * torch.where(knobs.multicast[:, 0] > 0, 1 - 1 / height, middle)
+    return {"row": _busiest_row(knobs, sent) + near * (knobs.width[:, 0] > 1), "column": column + near * (height > 1),
+            "local": total + near}
+
+
+def _busiest_row(knobs: Knobs, sent: Tensor) -> Tensor:
+    """Most flits [B] of gathers on a link of any mesh row; classes that lie around the centre count as if by rows."""
+    width, height = knobs.width[..., None], knobs.height[..., None]
+    stop = knobs.nodes.cumsum(1)[..., None]
+    start = stop - knobs.nodes[..., None]
+    by_columns = knobs.arrangement[..., None] == COLUMNS
+    step = torch.where(by_columns, height, torch.ones_like(height))
+    links = torch.arange(1.0, float(knobs.width.max()), dtype=sent.dtype)  # tiles of a row on the left of each
+    left = links.minimum(width - 1)
+    copies = knobs.multicast[..., None] <= 0
+    most = torch.zeros_like(sent[:, 0])
+    for number in range(int(height.max())):
+        row = (height - 1).clamp(max=number)
+        first = torch.where(by_columns, row, row * width)
+
+        def sent_by(columns, first=first):
+            """Flits of the first `columns` tiles of the row."""
+            stops, starts = (ceil((edge - first) / step).clamp(min=0).minimum(columns) for edge in (stop, start))
+            return (sent[..., None] * (stops - starts)).sum(1, keepdim=True)
+
+        east, whole = sent_by(left), sent_by(width)
+        east, west = (flits * torch.where(copies, height * beyond, torch.ones_like(beyond))
+                      for flits, beyond in ((east, width - left), (whole - east, left)))
+        if len(links):
+            most = torch.maximum(most, torch.maximum(east, west).amax((1, 2)) * (width[:, 0, 0] > 1))
+    return most
