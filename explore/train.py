@@ -78,7 +78,8 @@ def training_scenarios(count: int, seed: int) -> list[Scenario]:
 def make_training(hp: HyperParameters, scenarios: list[Scenario], codec: Codec) -> tuple[Training, dict[str, int]]:
     """(a run that begins with 2048 random designs of each scenario, evaluations of those that are left out).
 
-    Where no random design is feasible, a search for one comes first; what has none after it is left out.
+    Where no random design is feasible, a search for one comes first; what has none after it is left out. Raises
+    HwgenError where that leaves none.
     """
     problems = [Problem(s, codec) for s in scenarios]
     fields = [p.practice(_name(s), seed=hp.seed * 1000 + i)
@@ -86,6 +87,9 @@ def make_training(hp: HyperParameters, scenarios: list[Scenario], codec: Codec) 
     for number, (problem, practice) in enumerate(zip(problems, fields, strict=True)):
         if not practice.archive.feasible:
             _evolve(problem, practice, torch.Generator().manual_seed(hp.seed * 1000 + number))
+    if not any(f.archive.feasible for f in fields):
+        names = ", ".join(f.name for f in fields) or "none"
+        raise HwgenError(f"Scenarios must include one with a feasible design, not {names}")
     return (Training([f for f in fields if f.archive.feasible], hp, codec.shape),
             {f.name: f.seen for f in fields if not f.archive.feasible})
 

@@ -20,7 +20,7 @@ from explore.problem import Problem
 from explore.replay import Replay
 from explore.scenario import Scenario
 from explore.space import Space
-from explore.train import finish
+from explore.train import finish, make_training
 from explore.training import Training, reward
 from explore.workload import read_workload
 from hwgen.errors import HwgenError
@@ -109,6 +109,15 @@ def test_a_run_that_is_killed_goes_on_to_the_result_of_the_uninterrupted_run(tmp
     a, b = (torch.load(tmp_path / folder / "checkpoint.pt", weights_only=True) for folder in "ab")
     assert a["step"] == 24 and same(a, b)
     assert (tmp_path / "a/training.jsonl").read_text() == (tmp_path / "b/training.jsonl").read_text()
+
+
+TOO_LARGE = Scenario(read_workload("llama-3.1-8b"), 28)
+
+
+@pytest.mark.parametrize(("scenarios", "named"), [([], "none"), ([TOO_LARGE], "llama")])
+def test_training_without_a_feasible_scenario_is_refused(codec, scenarios, named):
+    with pytest.raises(HwgenError, match=f"Scenarios must include one with a feasible design, not {named}"):
+        make_training(HP, scenarios, codec)
 
 
 def same(a, b):
