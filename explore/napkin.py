@@ -97,8 +97,9 @@ class _Rough:
         height = self.v["height"]
         found = bands(self.stages, height, self.layers).to(height)
         rows, self.deep, self.dense, self.worked, self.lower, self.least = found.unbind(1)
-        part = rows / height.detach().round()
-        self.band, self.stage_tiles, self.own = self.nodes * part[:, None], self.tiles * part, self.layers * part
+        high = height.detach().round()  # multiplied first, so that whole numbers stay so
+        self.band, self.stage_tiles = self.nodes * rows[:, None] / high[:, None], self.tiles * rows / high
+        self.own = self.layers * rows / high
 
     def _place_heads(self, weight):
         f, lower = self.f, self.lower[:, None]

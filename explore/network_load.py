@@ -42,8 +42,8 @@ class Packets:
 
 
 def _bits(largest: Tensor) -> Tensor:
-    """Width of a field that holds 0..largest."""
-    return torch.ceil(torch.log2(largest.detach() + 1))
+    """Width of a field that holds 0..largest; a logarithm would hang on its last bit."""
+    return torch.frexp(largest.detach().ceil()).exponent.to(largest.dtype)
 
 
 def packets(knobs: Knobs, reach: Tensor) -> Packets:
