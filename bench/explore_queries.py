@@ -99,6 +99,12 @@ def median_interval(values, draws: int = 2000) -> tuple[float, float, float]:
     return float(np.median(values)), float(np.quantile(samples, 0.025)), float(np.quantile(samples, 0.975))
 
 
+def policy_designs(designer: Designer, problem: Problem, seed: int, samples: int = 256) -> torch.Tensor:
+    """Canonical actions of the policy without any planning: its mode, then `samples`."""
+    state = designer.state(problem, problem.goal)
+    return problem.canonical(designer.agent.candidates(state, samples, torch.Generator().manual_seed(seed)))
+
+
 def best_scores(problem: Problem, runs: Sequence[tuple[str, int, int]]) -> list[float]:
     """The best score that each run (method, evaluations, seed) finds; but for SAC they go side by side."""
     asked = {run: AskTell(problem, evaluations=run[1]) for run in runs if run[0] != "sb3_sac"}
@@ -117,6 +123,7 @@ def measure(designer: Designer, queries: list[Query], *, known: int, evaluations
             slow: int = 0, done: Sequence[dict] = (), on_row: Callable[[dict], None] | None = None) -> list[dict]:
     """A row a query: regrets with 0 and 64 evaluations, of each method, and the best known score.
 
+    `policy_1` is the policy's mode, without planning, `policy_257` the best of that and 256 samples.
     Random search and gradient ascent have 1,000 evaluations; `BASELINES` have `evaluations` (0: are left out), and
     count by the best of `seeds`; `SLOW` have 1,000 on the first `slow` queries.
     `evaluations_to_agent_0`: how many the first of two long searches took to be as good as the agent is with none.
@@ -127,7 +134,9 @@ def measure(designer: Designer, queries: list[Query], *, known: int, evaluations
         problem = designer.problem(query.scenario)
         goal: Goals = problem.goal
         refined = designer.refine(problem, goal, 64, torch.Generator().manual_seed(number)).scores
-        others = {"agent_0": float(refined[0]), "agent_64": float(refined.max())}
+        own = score(problem.outcomes(policy_designs(designer, problem, number)), goal)
+        others = {"agent_0": float(refined[0]), "agent_64": float(refined.max()), "policy_1": float(own[0]),
+                  "policy_257": float(own.max())}
         runs = [(name, 1000, number) for name in ("random", "gradient", *(SLOW if number < slow else ()))]
         if evaluations:
             runs += [(name, evaluations, 100 * number + seed) for name in BASELINES for seed in range(seeds)]

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.explore_queries import long_search
+from bench.explore_queries import long_search, policy_designs
 from bench.row_file import RowFile, digest
 from bench.stable_baselines import by_stable_baselines
 from explore.action import Codec
@@ -81,9 +81,7 @@ def by_proposals(designer: Designer) -> Callable:
 def by_policy_alone(designer: Designer) -> Callable:
     """All evaluations on samples of an agent's policy."""
     def run(problem, evaluations, seed):
-        state = designer.state(problem, problem.goal)
-        actions = designer.agent.candidates(state, evaluations - 1, torch.Generator().manual_seed(seed))
-        return scored(problem, problem.canonical(actions))
+        return scored(problem, policy_designs(designer, problem, seed, evaluations - 1))
     return run
 
 

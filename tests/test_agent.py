@@ -185,6 +185,26 @@ def test_the_actors_gradient_passes_through_rounding_and_categories():
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in actor.parameters())
 
 
+def test_canonical_actions_pass_gradients_straight_through(codec):
+    actions = random_actions(codec.shape, 64, torch.Generator().manual_seed(0)).requires_grad_()
+    same = codec.canonical(actions)
+    assert torch.allclose(same.detach(), codec.canonical(actions.detach()), atol=1e-6)
+    assert not torch.equal(same.detach(), actions.detach())
+    same.square().sum().backward()
+    assert torch.allclose(actions.grad, 2 * same.detach())
+
+
+def test_the_worth_of_designs_has_slopes_and_falls_with_budgets():
+    designer = Designer.load()
+    problem = designer.problem(Scenario(read_workload("smollm2-135m"), 7))
+    actions = problem.random_actions(256, torch.Generator().manual_seed(0)).requires_grad_()
+    goals = (Goals.of((0.4, 0.4, 0.2), budgets, 256) for budgets in ((None, None, None), (1e-4, 1.0, 1e-4)))
+    free, tight = (designer.agent.surrogate.worth(actions, problem.features[None], goal) for goal in goals)
+    assert (tight < free - 3).all()
+    free.sum().backward()
+    assert (actions.grad.abs().sum(1) > 0).all()
+
+
 def test_the_load_balance_loss_is_least_when_experts_are_used_alike():
     experts = Experts(3, 8, 4)
     with torch.no_grad():
