@@ -251,7 +251,7 @@ def main() -> None:
         runs = {name: runs[name] for name in options.methods.split(",")}
     scenarios = [suite()[i] for i in SMALL] if options.small else suite()
     about = {"small": options.small, "evaluations": options.evaluations, "known": options.known}
-    made_by = {name: digest(agents.get(name, SHIPPED)) for name in (*agents, *ASKING)}
+    made_by = {name: digest(path) for name, path in agents.items()} | dict.fromkeys(ASKING, digest(agents["agent"]))
     with RowFile(options.output, about) as file:
         rows = measure(scenarios, runs, designers["agent"].codec, evaluations=options.evaluations, seeds=options.seeds,
                        known=options.known, made_by=made_by, done=file.rows, on_run=file.add)

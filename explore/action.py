@@ -124,7 +124,10 @@ class Codec:
         return self.shape.snap(torch.cat([2 * x - 1, *hot], 1).float())
 
     def canonical(self, actions: Tensor) -> Tensor:
-        """Actions [B, A] that stand for the same chips, equal for equal ones. Gradients pass straight through."""
+        """Actions [B, A] that stand for the same chips, equal for equal ones.
+
+        Gradients pass straight through; where they do, equal to a rounding.
+        """
         same = self.actions(canonical(self.space, self.designs(actions)))
         return actions + (same - actions).detach() if actions.requires_grad else same
 

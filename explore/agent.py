@@ -162,11 +162,10 @@ class Agent:
                 wanted = wanted + hp.discount * (self.value(self.target, then, action).min(0).values - alpha * log_prob)
         error = self.value(self.critics, state, rows["action"]) - wanted
         critic_loss = (weight * F.smooth_l1_loss(error, torch.zeros_like(error), reduction="none")).mean()
-        self._step("critics", critic_loss, self.critics)
+        self._step("critics", critic_loss)
         action, log_prob, balance, density = self.actor.sample(self.normalise(state), generator,
                                                                rows["best_action"])
         action = self.surrogate.napkin.codec.canonical(action)
-        self._learned(False)
         value = (1 - hp.model) * self.value(self.critics, state, action).min(0).values
         if hp.model:
             goals = Goals(rows["weights"], rows["budgets"])
@@ -174,9 +173,8 @@ class Agent:
         loss = (alpha * log_prob - value).mean() + hp.balance * balance
         if hp.imitation:
             loss = loss - hp.imitation * (density * rows["known"]).sum() / rows["known"].sum().clamp(min=1)
-        self._step("actor", loss, self.actor)
-        self._learned(True)
-        self._step("alpha", -self.log_alpha.exp() * (log_prob.detach() + self.target_entropy).mean())
+        self._step("actor", loss)
+        self._step("alpha", -self.log_alpha.exp() * (log_prob.detach() + self.target_entropy).mean(), clip=False)
         with torch.no_grad():
             self.log_alpha.clamp_(-9, 1)
             for slow, fast in zip(self.target.parameters(), self.critics.parameters(), strict=True):
@@ -188,20 +186,18 @@ class Agent:
     def learn_model(self, features: Tensor, actions: Tensor, observed: Tensor) -> float:
         """A gradient step of the world model on observations [B, 5 + ...]; returns its mean error in nats."""
         loss, error = self.surrogate.loss(actions, features, observed)
-        self._step("surrogate", loss, self.surrogate.net)
+        self._step("surrogate", loss)
         return error
 
-    def _learned(self, learned: bool) -> None:
-        """Whether a loss counts towards what judges the actor."""
-        self.critics.requires_grad_(learned)
-        self.surrogate.net.requires_grad_(learned)
-
-    def _step(self, name: str, loss: Tensor, module=None) -> None:
-        self.optimisers[name].zero_grad(set_to_none=True)
-        loss.backward()
-        if module is not None:
-            torch.nn.utils.clip_grad_norm_(module.parameters(), 5.0)
-        self.optimisers[name].step()
+    def _step(self, name: str, loss: Tensor, clip: bool = True) -> None:
+        """A step of one optimiser's own parameters, whatever else the loss depends on."""
+        optimiser = self.optimisers[name]
+        optimiser.zero_grad(set_to_none=True)
+        parameters = [p for group in optimiser.param_groups for p in group["params"]]
+        loss.backward(inputs=parameters)
+        if clip:
+            torch.nn.utils.clip_grad_norm_(parameters, 5.0)
+        optimiser.step()
 
     def save_policy(self, path: Path, layout: tuple, cases: Tensor) -> None:
         """Writes what proposals need, in half precision; `layout` tells what the numbers of an action are.

@@ -171,7 +171,8 @@ def _phases(c, band, load, form, seen, length, o, spread):
     feed = (length.norm + torch.maximum(up, gating) + vector(last) + vector(last, 2)) * has["ffn"]
     x_gather, x_sent = gather_cycles(band, form, load.hidden.most)
     h_gather, h_sent = gather_cycles(band, form, load.ffn.most, chunk)
-    fullest = load.heads * load.share  # tiles that take longest; the others send fewer heads, `c.heads` in all
+    # In time all tiles count as the fullest, which fits RTL better than the mean; flits are of `c.heads` in all.
+    fullest = load.heads * load.share
     a_gather, a_sent = gather_cycles(band, form, torch.full_like(fullest, c.head_dim), often=fullest)
     a_sent = a_sent * (c.heads / (fullest * band.nodes).sum(1, keepdim=True).clamp(min=1e-9))
     arrived = (arrivals * (band.nodes > 0)).amax(1)

@@ -1,7 +1,7 @@
 """Flits and cycles of the messages between tiles, in closed form per kind of message.
 
 A gather ends when every tile has taken in the words of all others: with the multicast tree every local output carries
-all flits once, which no link of the mesh exceeds (`tile_map.py` adds up real routes). Without multicast every sender
+all flits once, which no link of the mesh exceeds (`tile_map.py` adds up the links). Without multicast every sender
 repeats its message for each tile.
 """
 
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from explore.space import COLUMNS, Knobs
+from explore.space import Knobs
 from explore.straight import ceil, words
 from hwgen.isa import STREAM_COUNTERS, counter_numbers
 from hwgen.noc.network import ROUTE_BITS
@@ -102,47 +102,3 @@ def _fork_loss(knobs: Knobs, form: Packets, payload: Tensor) -> Tensor:
     crowd = (1 - (4 / knobs.tiles[:, 0]) ** 2).clamp(min=0)  # chips of 2x2 show no loss in RTL simulation
     loss = (FORK_LEAST + FORK_FULL * filled.clamp(max=1) ** 6) * crowd
     return torch.where(knobs.multicast[:, 0] > 0, 1 + loss, torch.ones_like(loss))
-
-
-def busiest_links(knobs: Knobs, sent: Tensor, unicast: Tensor) -> dict[str, Tensor]:
-    """Flits on the busiest link of each class [B] where every tile sends `sent` flits [B, K] to all tiles.
-
-    `unicast`: flits [B] of q, k and v, which go to a tile near by: each crosses about one link of a class.
-
-    Along the XY tree a row's link carries what its row sends from one side, a column's link what all rows on one side
-    send, a local output everything. Without multicast a copy for every tile goes the same ways.
-    """
-    tiles, height = knobs.tiles[:, 0], knobs.height[:, 0]
-    total, near = (sent * knobs.nodes).sum(1), unicast / tiles
-    middle = torch.floor(height / 2) * torch.ceil(height / 2) / height
-    column = total * torch.where(knobs.multicast[:, 0] > 0, 1 - 1 / height, middle)
-    return {"row": _busiest_row(knobs, sent) + near * (knobs.width[:, 0] > 1), "column": column + near * (height > 1),
-            "local": total + near}
-
-
-def _busiest_row(knobs: Knobs, sent: Tensor) -> Tensor:
-    """Most flits [B] of gathers on a link of any mesh row; classes that lie around the centre count as if by rows."""
-    width, height = knobs.width[..., None], knobs.height[..., None]
-    stop = knobs.nodes.cumsum(1)[..., None]
-    start = stop - knobs.nodes[..., None]
-    by_columns = knobs.arrangement[..., None] == COLUMNS
-    step = torch.where(by_columns, height, torch.ones_like(height))
-    links = torch.arange(1.0, float(knobs.width.max()), dtype=sent.dtype)  # tiles of a row on the left of each
-    left = links.minimum(width - 1)
-    copies = knobs.multicast[..., None] <= 0
-    most = torch.zeros_like(sent[:, 0])
-    for number in range(int(height.max())):
-        row = (height - 1).clamp(max=number)
-        first = torch.where(by_columns, row, row * width)
-
-        def sent_by(columns, first=first):
-            """Flits of the first `columns` tiles of the row."""
-            stops, starts = (ceil((edge - first) / step).clamp(min=0).minimum(columns) for edge in (stop, start))
-            return (sent[..., None] * (stops - starts)).sum(1, keepdim=True)
-
-        east, whole = sent_by(left), sent_by(width)
-        east, west = (flits * torch.where(copies, height * beyond, torch.ones_like(beyond))
-                      for flits, beyond in ((east, width - left), (whole - east, left)))
-        if len(links):
-            most = torch.maximum(most, torch.maximum(east, west).amax((1, 2)) * (width[:, 0, 0] > 1))
-    return most

@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from explore.goal import INFEASIBLE, VIOLATION, Goals
-from explore.limits import RETICLE_MM2
 from explore.networks import ActionShape
+from explore.node import RETICLE_MM2
 from explore.practice import RATES, mutate
 from explore.problem import Problem
 from explore.surrogate import FIGURES, Surrogate

@@ -25,7 +25,7 @@ class Practice:
 
     `seen` counts the evaluations, `recent` holds the last of them.
 
-    All actions that it stores are canonical: one for every chip.
+    Its actions are canonical, one for every chip; `learn` is given no others.
     """
 
     def __init__(self, name: str, features: Tensor, shape: ActionShape, observations: int,

@@ -71,7 +71,8 @@ def stages_of(knobs: Knobs, layers: int) -> Stages:
     possible = (count <= height) & (count <= layers)
     found = bands(torch.where(possible, count, torch.ones_like(count))[:, 0], height[:, 0], height.new_tensor([layers]))
     rows, most, dense, worked, lower, few = found.split(1, 1)
-    band = replace(knobs, height=knobs.height * rows / height, nodes=knobs.nodes * rows / height)  # whole where all are
+    # multiplied first, so that whole numbers stay so
+    band = replace(knobs, height=knobs.height * rows / height, nodes=knobs.nodes * rows / height)
     return Stages(band, rows / height, most, dense, worked, lower, few, possible)
 
 

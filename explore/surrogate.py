@@ -62,7 +62,11 @@ class Surrogate:
         return self._figures(counts, hints, features), torch.sigmoid(-broken).mean(0) * fits
 
     def worth(self, actions: Tensor, features: Tensor, goals: Goals) -> Tensor:
-        """Expected score [B] under goals [B], less where limits look broken: with slopes everywhere, to be climbed."""
+        """The objective [B] that is expected under goals [B], less a penalty for each limit that looks broken.
+
+        Differentiable, for an actor to climb. The penalties, in nats, are rates chosen by hand that begin a little
+        before the limit and are capped, so that one limit far broken does not drown all else in a batch.
+        """
         counts, broken, hints = self._forward(actions, features)
         figures = self._figures(counts, hints, features).mean(0)
         speed, power, area = figures.unbind(1)

@@ -11,7 +11,7 @@ from math import ceil
 import numpy as np
 
 from explore.cycles import cycles
-from explore.network_load import busiest_links, packets
+from explore.network_load import packets
 from explore.scenario import Scenario
 from explore.space import knobs_of
 from explore.tile_load import tile_load
@@ -80,15 +80,34 @@ def deviation(design: Design, scenario: Scenario, maps: TileMap | None = None) -
     maps = maps or tile_map(design, scenario)
     knobs = knobs_of(design)
     load = tile_load(knobs, scenario)
-    form = packets(knobs, load.reach)
+    form, part = packets(knobs, load.reach), load.stages.part
     timing = cycles(knobs, load, form, scenario, scenario.at)
-    part = load.stages.part
     embedding = form.flits(load.hidden.most, True) * (1 - part)  # all of it is the first stage's, not of the mean's
-    links = busiest_links(load.stages.band, timing.sent + embedding, timing.unicast * part[:, 0])
-    closed = {name: float(flits) for name, flits in links.items()}
+    sent = (timing.sent + embedding)[0].numpy()
+    kinds = np.array(design.node_class).reshape(design.height, design.width)
+    band = sent[kinds[: round(float(load.stages.band.height))]]
+    closed = _closed_links(band, float(timing.unicast * part) / band.size, design.multicast)
     closed["matrix"] = float((knobs.nodes * (timing.rom_words + timing.kv_words)).sum())
     real = maps.busiest() | {"matrix": float(maps.load.sum())}
     return {name: closed[name] / real[name] - 1 if real[name] else 0.0 for name in closed}
+
+
+def _closed_links(sent: np.ndarray, near: float, multicast: bool) -> dict[str, float]:
+    """Flits on the busiest link of each class where tiles send `sent` flits [height, width] to all tiles.
+
+    Along the XY tree a row's link carries what its row sends on one side, a column's link what all rows on one side
+    send, a local output everything. Without multicast a copy for every tile beyond goes the same way. `near`: flits of
+    q, k and v a tile, which go to a tile near by: each crosses about one link of a class.
+    """
+    def busiest(lines, tiles):
+        """Of lines [n, length] of senders; each place of a line stands for so many `tiles` that want a copy."""
+        behind = lines.cumsum(1)[:, :-1]
+        ahead, places = lines.sum(1, keepdims=True) - behind, np.arange(1, lines.shape[1])
+        if not multicast:
+            behind, ahead = behind * places[::-1] * tiles, ahead * places * tiles
+        return float(np.maximum(behind, ahead).max()) + near if len(places) else 0.0
+
+    return {"row": busiest(sent, len(sent)), "column": busiest(sent.sum(1)[None], 1), "local": float(sent.sum()) + near}
 
 
 def _weights(config: ModelConfig, rows, layers) -> np.ndarray:

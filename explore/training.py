@@ -114,7 +114,7 @@ class Training:
         return torch.stack([p.features for p in self.fields])[rows["field"]]
 
     def _relabel(self, rows: dict[str, Tensor]) -> dict[str, Tensor]:
-        """State, reward and best known action of drawn rows, a share of them under other goals."""
+        """State, goal, reward and best known action of drawn rows, a share of them under other goals."""
         goals = Goals(rows["weights"], rows["budgets"])
         other = draw_goals(len(goals), self.random, rows["outcome"])
         swap = torch.rand(len(goals), 1, generator=self.random) < self.hp.relabel

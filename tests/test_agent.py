@@ -194,15 +194,21 @@ def test_canonical_actions_pass_gradients_straight_through(codec):
     assert torch.allclose(actions.grad, 2 * same.detach())
 
 
-def test_the_worth_of_designs_has_slopes_and_falls_with_budgets():
+@pytest.mark.parametrize("limit", range(3))
+def test_the_worth_of_designs_falls_with_budgets_and_slopes_towards_them(limit):
     designer = Designer.load()
-    problem = designer.problem(Scenario(read_workload("smollm2-135m"), 7))
+    problem, surrogate = designer.problem(Scenario(read_workload("smollm2-135m"), 7)), designer.agent.surrogate
     actions = problem.random_actions(256, torch.Generator().manual_seed(0)).requires_grad_()
-    goals = (Goals.of((0.4, 0.4, 0.2), budgets, 256) for budgets in ((None, None, None), (1e-4, 1.0, 1e-4)))
-    free, tight = (designer.agent.surrogate.worth(actions, problem.features[None], goal) for goal in goals)
-    assert (tight < free - 3).all()
-    free.sum().backward()
-    assert (actions.grad.abs().sum(1) > 0).all()
+    speed, power, area = surrogate.predict(actions.detach(), problem.features[None])[0].mean(0).unbind(1)
+    spent = (power, area, problem.codec.streams(actions.detach()).log() - speed)[limit]
+    goals = Goals.of((0.4, 0.4, 0.2), count=256)
+    budgets = goals.budgets.clone()
+    budgets[:, limit] = (spent - 0.1).exp()  # all are a tenth over
+    free, tight = (surrogate.worth(actions, problem.features[None], g) for g in (goals, Goals(goals.weights, budgets)))
+    over = spent.exp() < (830 if limit == 1 else float("inf"))  # beyond the reticle both are
+    assert (free - tight)[over].min() > 0.3 and (free - tight)[over].max() < 0.4
+    (tight - free).sum().backward()
+    assert (actions.grad[over].abs().sum(1) > 0).all()
 
 
 def test_the_load_balance_loss_is_least_when_experts_are_used_alike():

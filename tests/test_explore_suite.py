@@ -53,6 +53,19 @@ def test_a_table_has_a_line_for_every_method(codec):
         line["regret"] for line in lines if line["method"] == m))
 
 
+def test_rows_of_another_agent_are_run_again(codec):
+    runs, ran = {name: methods({})[name] for name in ("random", "random-policy+refine")}, []
+
+    def rows(agent, done):
+        ran.clear()
+        return measure([suite()[0]], runs, codec, evaluations=16, seeds=1, made_by={"random-policy+refine": agent},
+                       done=done, on_run=lambda row: ran.append(row["method"]))
+
+    first = rows("a", [])
+    assert ran == list(runs) and rows("a", first) == first and not ran
+    assert rows("b", first) != first and ran == ["random-policy+refine"]
+
+
 def test_an_agent_of_others_runs_on_the_environment(codec):
     rows = measure([suite()[0]], {"sb3-sac": methods({})["sb3-sac"]}, codec, evaluations=300, seeds=1)
     assert rows[0]["evaluations"] == 300 and rows[0]["score"] > INFEASIBLE

@@ -9,6 +9,7 @@ from explore_designs import design, scenario
 
 from bench.explore_queries import frozen_queries
 from bench.explore_suite import suite
+from explore.arrangement import ARRANGEMENTS, node_classes
 from explore.designer import Designer
 from explore.tile_map import deviation, tile_map
 from hwgen.design import Design, TileClass
@@ -30,6 +31,18 @@ def test_weights_add_up_and_links_agree(made, formats):
     off = deviation(made, asked, maps)
     assert set(off) == {"row", "column", "local", "matrix"}
     assert all(abs(value) <= 0.10 for value in off.values()), off
+
+
+@pytest.mark.parametrize("multicast", [True, False])
+@pytest.mark.parametrize("arrangement", ARRANGEMENTS)
+@pytest.mark.parametrize("second", [TileClass("b", vlen=32), TileClass("b", vlen=64, shares=(0, 0, 1))])
+def test_links_agree_wherever_the_classes_lie(second, arrangement, multicast):
+    for width, height in ((8, 2), (4, 4)):
+        half = width * height // 2
+        made = Design(width, height, classes=(TileClass("a", vlen=64), second), multicast=multicast,
+                      node_class=node_classes(width, height, [half, half], arrangement))
+        off = deviation(made, scenario())
+        assert all(abs(value) <= 0.07 for value in off.values()), off
 
 
 def test_every_local_output_carries_all_gathers():
