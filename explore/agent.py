@@ -91,7 +91,7 @@ class HyperParameters:
     balance: float = 0.01
     """weight of the load-balance loss"""
     imitation: float = 0.15
-    """weight of the pull to the best known action for the relabelled goal; 0 is plain soft actor-critic"""
+    """weight of the pull to the best known action for the relabelled goal; with `model`, too, 0 it is plain SAC"""
     model: float = 0.8
     """weight of the world model's expected score in what the actor climbs; the rest is the critics'"""
     relabel: float = 0.5
