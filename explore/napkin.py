@@ -23,7 +23,7 @@ CYCLES = 6
 """The first counts are cycles."""
 CLOCK = len(COUNTS)
 """Column of ln Hz, after the counts."""
-_LIMITS = {CLOCK + 9: 20, CLOCK + 10: 24, CLOCK + 11: 16}
+_LIMITS = {CLOCK + 9: 20, CLOCK + 10: 24, CLOCK + 11: 20}
 """Column of the fullest tile's words -> ln2 of what instructions can address."""
 LIMITS = len(_LIMITS)
 """The last hints are of limits, each 1 where far broken."""

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from explore.space import Knobs
 from explore.straight import ceil, words
-from hwgen.isa import STREAM_COUNTERS, counter_numbers
+from hwgen.isa import STREAM_COUNTERS, VMEM_BITS, counter_numbers
 from hwgen.noc.network import ROUTE_BITS
 from hwgen.rtl.packet import MAX_UNICAST_FLITS
 
@@ -49,7 +49,7 @@ def _bits(largest: Tensor) -> Tensor:
 def packets(knobs: Knobs, reach: Tensor) -> Packets:
     """The format for message buffers that end at word `reach` [B, K]."""
     per_flit = knobs.flit_bits / WORD_BITS
-    address = _bits(reach.amax(1, keepdim=True) - 1).clamp(3, 16)
+    address = _bits(reach.amax(1, keepdim=True) - 1).clamp(3, VMEM_BITS)
     bits = 2 * _bits(knobs.width - 1) + 2 * _bits(knobs.height - 1) + 1 + _bits(knobs.buffer_flits - 1)
     bits = bits + ROUTE_BITS * (knobs.multicast > 0)
     counter = _bits(STREAM_COUNTERS * knobs.streams + 2).clamp(min=counter_numbers(1).bits)

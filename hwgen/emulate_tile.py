@@ -245,7 +245,7 @@ class TileEmulator:
         self.registers[f["sout"]] = (0, int(vector.norm_shift(self._operands(f)[0])))
 
     def _sumsq(self, _, f):
-        epsilon = f["b"] + (f["stride"] << 16)
+        epsilon = (f["b"] & 0xFFFF) + (f["stride"] << 16)
         a = self.vmem[f["a"] : f["a"] + f["n"]]
         mantissa, exponent = vector.norm_register(a, self.registers[f["sin"]][1], epsilon)
         self.registers[f["sout"]] = (int(mantissa), int(exponent))
@@ -259,7 +259,7 @@ class TileEmulator:
 
     def _argmax(self, _, f):
         value, index = vector.argmax(self._operands(f)[0])
-        self.vmem[f["dst"] : f["dst"] + 2] = value, index + f["b"] + (f["stride"] << 16)
+        self.vmem[f["dst"] : f["dst"] + 2] = value, index + (f["b"] & 0xFFFF) + (f["stride"] << 16)
 
     def _send(self, _, f):
         words = self.vmem[f["src"] : f["src"] + f["n"]].copy()

@@ -17,6 +17,8 @@ STREAMS = (1, 2, 4, 8)
 STREAM_COUNTERS = 7
 """Arrival counters of each stream; those of stream s begin with number STREAM_COUNTERS * s."""
 SCALAR_REGISTERS = 8
+VMEM_BITS = 20
+"""Of the address of a word of vector memory, in instructions and messages."""
 KIND_BITS = 3
 """Of the kind of a message to the host, in its address; the stream is above it."""
 
@@ -60,16 +62,16 @@ class Index(IntEnum):
 
 WAIT = (("ctr", 6), ("count", 20))
 _MATRIX = (
-    ("x", 16), ("base", 24), ("rows", 16), ("kwords", 12), ("stride", 16), ("dst", 16),
+    ("x", 16), ("base", 24), ("rows", 16), ("kwords", 12), ("stride", 16), ("dst", VMEM_BITS),
     ("kv", 1), ("bare", 1), ("dyn_rows", 1), ("dyn_k", 1), ("index", 2), ("two_limb", 1),
     ("narrow", 1),
 )
 _VECTOR = (
-    ("a", 16), ("b", 16), ("n", 16), ("dst", 20), ("dkind", 3), ("dyn", 1), ("sin", 3), ("sout", 3),
+    ("a", VMEM_BITS), ("b", VMEM_BITS), ("n", 16), ("dst", VMEM_BITS), ("dkind", 3), ("dyn", 1), ("sin", 3), ("sout", 3),
     ("shift", 7), ("frac", 7), ("stride", 12),
 )
 _SEND = (
-    ("src", 16), ("n", 16), ("dst", 16), ("x0", 6), ("y0", 6), ("x1", 6), ("y1", 6), ("ctr", 6), ("host", 1),
+    ("src", VMEM_BITS), ("n", 16), ("dst", VMEM_BITS), ("x0", 6), ("y0", 6), ("x1", 6), ("y1", 6), ("ctr", 6), ("host", 1),
 )
 _RANGE = (("lo", 20), ("hi", 20))
 _STREAM = (("stream", 3),)

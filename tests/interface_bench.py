@@ -12,17 +12,19 @@ def command(src, n, dst, x0=0, y0=0, x1=None, y1=None, ctr=0, host=0, push=0):
 
 
 class Reader:
-    """Vector memory of a sender: row r of lane l holds word r * lanes + l of `words`; grants by chance."""
+    """Vector memory of a sender: row r of lane l holds word r * lanes + l of `words`, which begin at `origin`; grants
+    by chance."""
 
-    def __init__(self, sender, chance, grant):
-        self.sender, self.chance, self.grant = sender, chance, grant
-        size = 1 << sender.packet.address_bits
-        self.words = [chance.getrandbits(32) for _ in range(size)]
+    def __init__(self, sender, chance, grant, origin=0):
+        self.sender, self.chance, self.grant, self.origin = sender, chance, grant, origin
+        self.words = [chance.getrandbits(32) for _ in range(1024)]
         self.ready = False
 
     def row(self, number):
         lanes = self.sender.lanes
-        return sum(word << 32 * i for i, word in enumerate(self.words[number * lanes:(number + 1) * lanes]))
+        at = number * lanes - self.origin
+        assert 0 <= at < len(self.words), f"reads row {number}"
+        return sum(word << 32 * i for i, word in enumerate(self.words[at:at + lanes]))
 
     def before(self, ctx):
         self.ready = self.chance.random() < self.grant
@@ -34,10 +36,11 @@ class Reader:
         ctx.set(self.sender.r_data, self.row(r_addr) if r_en and self.ready else garbage)
 
 
-def send(sender, commands, *, grant=1.0, take=1.0, seed=0, cycles=5000, expected, report_at=None, counters=0):
+def send(sender, commands, *, grant=1.0, take=1.0, seed=0, cycles=5000, expected, report_at=None, counters=0,
+         origin=0):
     """Run the sender alone; return its flits as (cycle, data, last, channel), the done pulses, the cycles stalled."""
     chance, flits, done, stalled = random.Random(seed), [], [], []
-    reader, channels = Reader(sender, chance, grant), sender.packet.virtual_channels
+    reader, channels = Reader(sender, chance, grant, origin), sender.packet.virtual_channels
     channel_of = sender.link.vc if channels > 1 else Const(0)
 
     async def bench(ctx):

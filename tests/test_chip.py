@@ -9,12 +9,17 @@ from random_pairs import (
     long_pair,
     network_pair,
     random_formats,
+    random_model,
     random_pair,
     random_prompt,
     random_shape,
 )
 
+from hwgen.compiler.compile import compile_chip
+from hwgen.design import Design, TileClass
 from hwgen.generate import generate
+from hwgen.model_config import ModelConfig
+from hwgen.quantize import quantize
 from hwgen.reference import Reference
 from hwgen.simulate import simulate
 
@@ -110,3 +115,19 @@ def test_logits_of_a_random_pair(seed, tmp_path):
     run = Reference(graph)
     np.testing.assert_array_equal(result["logits"][0], run.step(1, 0))
     np.testing.assert_array_equal(result["logits"][1], run.step(result["tokens"][0], 1))
+
+
+@pytest.mark.parametrize("sim", ["verilator", pytest.param("icarus", marks=pytest.mark.full)])
+def test_a_long_context_has_vector_memory_beyond_64_ki_words(sim, tmp_path):
+    """Of two streams the second's buffers for q, k and v, messages between the tiles, lie behind the first's codes."""
+    config = ModelConfig(vocab=97, hidden=64, layers=2, heads=4, kv_heads=2, head_dim=64, ffn=96, norm_eps=1e-5,
+                         max_context=20000, tied=False)
+    graph = quantize(random_model(config, np.random.default_rng(3)), context=20000, allow_wrap=True)
+    design = Design(2, 1, streams=2, classes=(TileClass("c0", fetch=2, stations=2, vlen=32, lanes=4),))
+    chip = compile_chip(graph, design)
+    assert chip.address_bits > 16 and max(tile.memory.vmem.used for tile in chip.tiles) > 200_000
+    generate(graph, design, tmp_path / "chip")
+    prompts = [[5, 17, 3], [42, 42, 9]]
+    result = simulate(tmp_path / "chip", sim=sim, prompt_ids=prompts, max_tokens=2, quick=True)
+    assert result["tokens"] == [Reference(graph).generate(prompt, 2, eos=None) for prompt in prompts]
+    assert not result["fault"]

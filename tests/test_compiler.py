@@ -87,12 +87,12 @@ def test_tables_are_two_limbs():
 
 
 def test_instructions_survive_encoding():
-    fields = {"a": 65535, "n": 3, "shift": -64, "frac": 63, "dst": 1 << 19}
+    fields = {"a": (1 << 20) - 1, "n": 3, "shift": -64, "frac": 63, "dst": 1 << 19}
     i = Instruction(Unit.VECTOR, "SCALE", fields, When.OUTPUT, 1, 5, 2)
     d = decode(encode(i))
     assert encode(d) == encode(i) and d.fields["shift"] == -64 and (d.when, d.fence, d.pop, d.push) == (1, 1, 5, 2)
-    with pytest.raises(ValueError, match="SCALE a must be 0 to 65535, not 65536"):
-        encode(Instruction(Unit.VECTOR, "SCALE", {"a": 65536}))
+    with pytest.raises(ValueError, match="SCALE n must be 0 to 65535, not 65536"):
+        encode(Instruction(Unit.VECTOR, "SCALE", {"n": 65536}))
 
 
 def _step(unit, reads=(), writes=(), when=When.ALWAYS):
@@ -215,10 +215,10 @@ def test_a_rom_of_codes_has_half_as_many_addresses(monkeypatch):
 
 
 def test_vector_memory_beyond_its_address_is_refused():
-    config = ModelConfig(vocab=200000, hidden=32, layers=1, heads=1, kv_heads=1, head_dim=32, ffn=32, norm_eps=1e-5,
-                         max_context=8, tied=True)
-    with pytest.raises(HwgenError, match="vmem of tile 0,0 must be at most 65536 words"):
-        compile_chip(shape_only(config, 8), Design(1, 1))
+    config = ModelConfig(vocab=100, hidden=32, layers=18, heads=1, kv_heads=1, head_dim=32, ffn=32, norm_eps=1e-5,
+                         max_context=60000, tied=True)
+    with pytest.raises(HwgenError, match="vmem of tile 0,0 must be at most 1048576 words"):
+        compile_chip(shape_only(config, 60000), Design(1, 1))
 
 
 def test_weight_roms_have_few_depths_and_hold_what_is_placed():

@@ -11,6 +11,7 @@ from amaranth.sim import Simulator
 
 from hwgen.arithmetic.mx import Mx, matmul
 from hwgen.arithmetic.mxfp4 import FORMATS, decode
+from hwgen.isa import VMEM_BITS
 from hwgen.rtl.block_shift import BlockShift
 from hwgen.rtl.dot_product import DotProduct
 from hwgen.rtl.matrix_unit import MatrixUnit
@@ -110,7 +111,7 @@ def expected(memories, cmds):
         values, overflow = (gather_rows if cmd["gather"] else matmul_rows)(memories, cmd)
         for r, value in enumerate(values):
             last = r == cmd["rows"] - 1
-            results.append((int(value), (cmd["dst"] + r) % 65536, int(last), cmd["push"]))
+            results.append((int(value), (cmd["dst"] + r) % (1 << VMEM_BITS), int(last), cmd["push"]))
         any_overflow |= bool(np.any(overflow))
     return results, any_overflow
 
@@ -211,7 +212,7 @@ def random_commands(rng, vlen, count, weights="mxint8"):
         else:
             cmds.append(command(
                 x=int(rng.integers(50)), base=int(rng.integers(200)), rows=int(rng.integers(1, 6)),
-                kwords=int(rng.integers(1, 10)), stride=int(rng.integers(12)), dst=int(rng.integers(65000)),
+                kwords=int(rng.integers(1, 10)), stride=int(rng.integers(12)), dst=int(rng.integers(1 << VMEM_BITS)),
                 kv=int(rng.integers(2)), bare=int(rng.integers(2)), push=int(rng.integers(8))))
         if weights == "mxfp4":
             cmds[-1]["narrow"] = int(rng.integers(2))

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import connect
 from amaranth.sim import Simulator
 from interface_bench import Reader, Writer, command, flits_of, receive, send, split
 
+from hwgen.isa import VMEM_BITS
 from hwgen.rtl.packet_receiver import PacketReceiver
 from hwgen.rtl.packet_sender import PacketSender
 
@@ -60,6 +61,18 @@ def test_one_flit_a_cycle_from_first_to_last_command(flit_bits, lanes):
     _, flits, _, stalled = send(sender, commands, expected=expected)
     cycles = [cycle for cycle, *_ in flits]
     assert cycles == list(range(cycles[0], cycles[0] + expected)) and cycles[0] <= 2 and not stalled
+
+
+@pytest.mark.parametrize("address_bits", [10, 20])
+def test_what_is_sent_lies_anywhere_in_vector_memory(address_bits):
+    """Messages reach as far as their header says, spans to be sent lie in all that instructions can address."""
+    sender = PacketSender(**(SHAPE | {"address_bits": address_bits}))
+    origin, there = (1 << VMEM_BITS) - 1024, (1 << address_bits) - 256
+    reader, flits, _, _ = send(sender, [command(origin + 64, 70, there + 9)], origin=origin,
+                               expected=flits_of(sender.packet, 70, 16))
+    sent = split(sender.packet, flits)
+    assert [word for _, words, _ in sent for word in words] == reader.words[64:134]
+    assert [fields["addr"] for fields, *_ in sent] == [there + 9, there + 41, there + 73]
 
 
 def test_done_follows_the_last_read_and_stalls_are_counted():

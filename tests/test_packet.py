@@ -80,7 +80,7 @@ def test_packet_and_words_are_inverse(flit_bits):
     ({"buffer_flits": 1}, "Buffer depth must be 2 to 16 flits, not 1"),
     ({"width": 0}, "Mesh width must be 1 to 64, not 0"),
     ({"height": 65}, "Mesh height must be 1 to 64, not 65"),
-    ({"address_bits": 17}, "Address width must be 3 to 16 bits, not 17"),
+    ({"address_bits": 21}, "Address width must be 3 to 20 bits, not 21"),
     ({"width": 64, "height": 64, "flit_bits": 32, "buffer_flits": 2},
      "Buffer depth must be 3 to 16 flits for multicast with a header of 2 flits, not 2"),
 ])

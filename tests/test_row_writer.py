@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
+from hwgen.isa import VMEM_BITS
 from hwgen.rtl.row_writer import RowWriter
 
 LANES = (1, 2, 4, 8, 16)
@@ -14,7 +15,7 @@ def instructions(rng, count):
     """Results of `count` instructions as dicts, at random destinations."""
     results = []
     for _ in range(count):
-        dst, rows, push = int(rng.integers(1000)), int(rng.integers(1, 40)), int(rng.integers(1, 8))
+        dst, rows, push = int(rng.integers((1 << VMEM_BITS) - 40)), int(rng.integers(1, 40)), int(rng.integers(1, 8))
         for r in range(rows):
             last = r == rows - 1
             results.append({"data": int(rng.integers(1 << 32)), "addr": dst + r, "last": int(last), "push": push})

@@ -4,18 +4,18 @@ from amaranth.hdl import signed
 from amaranth.lib import data
 from amaranth.sim import Simulator
 
-from hwgen.isa import Instruction, Unit, encode
+from hwgen.isa import VMEM_BITS, Instruction, Unit, encode
 from hwgen.rtl.arrival_counters import ArrivalCounters
 from hwgen.rtl.indexed_base import IndexedBase
 from hwgen.rtl.station import Station
 from hwgen.rtl.token_counters import TokenCounters
 
 MATRIX = data.StructLayout({
-    "x": 16, "base": 24, "rows": 16, "kwords": 12, "stride": 16, "dst": 16, "kv": 1, "bare": 1, "gather": 1,
+    "x": 16, "base": 24, "rows": 16, "kwords": 12, "stride": 16, "dst": VMEM_BITS, "kv": 1, "bare": 1, "gather": 1,
     "two_limb": 1, "push": 3,
 })
 VECTOR = data.StructLayout({
-    "op": 4, "a": 16, "b": 16, "n": 16, "dst": 20, "dkind": 3, "sin": 3, "sout": 3, "shift": signed(7),
+    "op": 4, "a": VMEM_BITS, "b": VMEM_BITS, "n": 16, "dst": VMEM_BITS, "dkind": 3, "sin": 3, "sout": 3, "shift": signed(7),
     "frac": signed(7), "stride": 12, "fence": 1, "push": 3,
 })
 

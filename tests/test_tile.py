@@ -118,5 +118,5 @@ def test_missing_token_is_a_fault():
 def test_refuses_bad_parameters():
     network = TileBench(PROGRAM, ROM).network
     addresses = {f"{name}_address_bits": 4 for name in ("rom", "imem", "x", "kv")}
-    with pytest.raises(ValueError, match="Vector memory address width must be 1 to 14 bits, not 15"):
-        Tile(fetch=1, stations=1, vlen=8, lanes=4, vmem_address_bits=15, **addresses, **network)
+    with pytest.raises(ValueError, match="Vector memory address width must be 1 to 18 bits, not 19"):
+        Tile(fetch=1, stations=1, vlen=8, lanes=4, vmem_address_bits=19, **addresses, **network)

@@ -8,7 +8,7 @@ import numpy as np
 from amaranth.sim import Simulator
 
 from hwgen.arithmetic import mx, tables, vector
-from hwgen.isa import Dest
+from hwgen.isa import VMEM_BITS, Dest
 from hwgen.rtl.quantiser import mx_word_bytes
 from hwgen.rtl.vector_command import REDUCTIONS, Op
 
@@ -110,9 +110,10 @@ def simulate(unit, state, program, position, *, idle=0.0, seed=0):
     """Run `program` on `unit` from `state`, comparing with the model; returns (cycle taken, cycle of done) of each.
 
     Memories are compared at every `done` after which a fence (or nothing) follows. `idle`: probability of a cycle
-    without a command.
+    without a command. The state's words lie somewhere in vector memory.
     """
     rng = random.Random(seed)
+    origin = rng.randrange(0, (1 << VMEM_BITS) - VMEM + 1, 16)
     model, memory = copy.deepcopy(state), state
     expected = []
     for i in program:
@@ -125,10 +126,10 @@ def simulate(unit, state, program, position, *, idle=0.0, seed=0):
         cycle, overflow, offered = 0, False, False
         while len(finished) < len(program):
             if not offered and len(taken) < len(program) and rng.random() >= idle:
-                ctx.set(unit.cmd.payload, program[len(taken)])
+                ctx.set(unit.cmd.payload, _moved(program[len(taken)], origin))
                 offered = True
             ctx.set(unit.cmd.valid, offered)
-            row = _serve(ctx, unit, memory)
+            row = _serve(ctx, unit, memory, origin)
             if offered and ctx.get(unit.cmd.ready):
                 taken.append(cycle)
                 offered = False
@@ -152,14 +153,25 @@ def simulate(unit, state, program, position, *, idle=0.0, seed=0):
     return list(zip(taken, finished, strict=True))
 
 
-def _serve(ctx, unit, memory):
+def _moved(i, origin):
+    """The command for words that lie `origin` further."""
+    op, fields = Op(i["op"]), ["a"]
+    if op not in REDUCTIONS:
+        fields.append("b")
+    if op == Op.ARGMAX or (op not in REDUCTIONS and op != Op.EXP and i["dkind"] == Dest.VMEM):
+        fields.append("dst")
+    return i | {name: i[name] + origin for name in fields}
+
+
+def _serve(ctx, unit, memory, origin):
     """Do this cycle's writes; returns the row read (before them), or None."""
     row = None
     if ctx.get(unit.r_en):
-        at = ctx.get(unit.r_addr) * unit.lanes
+        at = ctx.get(unit.r_addr) * unit.lanes - origin
+        assert 0 <= at <= VMEM - unit.lanes, f"reads word {at + origin} outside {origin} and {VMEM} more"
         row = _packed(memory.vmem[at : at + unit.lanes])
     if ctx.get(unit.w_en):
-        _write_words(ctx, unit, memory.vmem)
+        _write_words(ctx, unit, memory.vmem, origin)
     if ctx.get(unit.x_en):
         _write_bytes(memory.x[ctx.get(unit.x_addr)], ctx.get(unit.x_data), ctx.get(unit.x_mask))
     if ctx.get(unit.kv_en):
@@ -187,8 +199,9 @@ def _packed(words):
     return sum((int(w) & 0xFFFFFFFF) << 32 * i for i, w in enumerate(words))
 
 
-def _write_words(ctx, unit, vmem):
-    at, data, mask = ctx.get(unit.w_addr) * unit.lanes, ctx.get(unit.w_data), ctx.get(unit.w_mask)
+def _write_words(ctx, unit, vmem, origin):
+    at, data, mask = ctx.get(unit.w_addr) * unit.lanes - origin, ctx.get(unit.w_data), ctx.get(unit.w_mask)
+    assert 0 <= at <= VMEM - unit.lanes, f"writes word {at + origin} outside {origin} and {VMEM} more"
     for lane in range(unit.lanes):
         if mask >> lane & 1:
             vmem[at + lane] = ((data >> 32 * lane & 0xFFFFFFFF) ^ 1 << 31) - (1 << 31)

@@ -16,9 +16,9 @@ from hwgen.compiler.words import pack_codes, pack_rows, pack_table, rom_word_byt
 from hwgen.design import Design, TileClass
 from hwgen.errors import HwgenError
 from hwgen.integer_graph import IntegerGraph, biased, matrix_shape
-from hwgen.isa import WIDTH, Instruction
+from hwgen.isa import VMEM_BITS, WIDTH, Instruction
 
-ADDRESS_LIMITS = {"vmem": 1 << 16, "xmem": 1 << 16, "kvmem": 1 << 20, "rom": 1 << 24}
+ADDRESS_LIMITS = {"vmem": 1 << VMEM_BITS, "xmem": 1 << 16, "kvmem": 1 << 20, "rom": 1 << 24}
 """Words that the instruction fields can address."""
 IMEM_WORDS = 1 << 20
 """Program words at most: a bound on a fixed capacity, far above any program."""

@@ -87,8 +87,8 @@ def _component(kind, knobs):
     if kind == "vector-unit":
         return VectorUnit(**knobs)
     tile, streams = _kind(knobs), knobs["streams"]
-    # messages reach all of vector memory, as far as their header can address it
-    reach = min(16, address_bits(tile.vmem_rows * tile.lanes))
+    # messages reach all of vector memory
+    reach = address_bits(tile.vmem_rows * tile.lanes)
     return tile_component(tile, address_bits=reach, streams=streams, **network)
 
 
@@ -100,7 +100,7 @@ def _kind(knobs):
     row = 4 * knobs["lanes"]
     kind = TileKind(
         "tile", **tile, imem_words=max(1, program // (16 * knobs["fetch"])),
-        vmem_rows=min(max(1, data // 2 // row), (1 << 16) // knobs["lanes"]), xmem_words=max(1, data // 16 // word),
+        vmem_rows=min(max(1, data // 2 // row), ADDRESS_LIMITS["vmem"] // knobs["lanes"]), xmem_words=max(1, data // 16 // word),
         kvmem_words=max(1, data * 7 // 16 // word), rom_words=max(1, weights // rom_word),
     )
     for knob, words, limit in (

@@ -5,6 +5,7 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from hwgen.isa import VMEM_BITS
 from hwgen.rtl.result_queue import destination_layout
 from hwgen.rtl.starts import push_bits
 
@@ -14,7 +15,7 @@ BASE_BITS, COUNT_BITS, WORD_BITS = 24, 16, 12
 def command_layout(weights: str, streams: int = 1) -> data.StructLayout:
     """A matrix instruction; for MXFP4 with `narrow`: base and stride count words of 4-bit codes, two in a ROM word."""
     return data.StructLayout({
-        "x": 16, "base": 24, "rows": 16, "kwords": 12, "stride": 16, "dst": 16,
+        "x": 16, "base": 24, "rows": 16, "kwords": 12, "stride": 16, "dst": VMEM_BITS,
         "kv": 1, "bare": 1, "gather": 1, "two_limb": 1, "push": push_bits(streams),
         **({"narrow": 1} if weights == "mxfp4" else {}),
     })

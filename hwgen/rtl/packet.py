@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from hwgen.isa import KIND_BITS, STREAMS, counter_numbers
+from hwgen.isa import KIND_BITS, STREAMS, VMEM_BITS, counter_numbers
 from hwgen.noc.gather import MAX_UNICAST_FLITS, multicast_flits
 from hwgen.noc.network import FLIT_BITS, VIRTUAL_CHANNELS, bits_for, channel_classes, routing_widths
 
@@ -102,8 +102,8 @@ class PacketFormat:
         check_buffer_flits(buffer_flits)
         check_streams(streams)
         least = KIND_BITS + (streams - 1).bit_length()
-        if not least <= address_bits <= 16:
-            raise ValueError(f"Address width must be {least} to 16 bits, not {address_bits!r}")
+        if not least <= address_bits <= VMEM_BITS:
+            raise ValueError(f"Address width must be {least} to {VMEM_BITS} bits, not {address_bits!r}")
         self.width, self.height = width, height
         self.flit_bits, self.buffer_flits, self.address_bits = flit_bits, buffer_flits, address_bits
         self.multicast, self.virtual_channels = bool(multicast), virtual_channels

@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hwgen.isa import counter_numbers
+from hwgen.isa import VMEM_BITS, counter_numbers
 from hwgen.rtl.link import Link
 from hwgen.rtl.link_output import LinkOutput
 from hwgen.rtl.packet import MAX_HOST_WORDS, MAX_UNICAST_FLITS, PacketFormat, row_bits
@@ -15,14 +15,11 @@ KIND_COUNTERS = 4
 """Message kind under which a tile's performance counters go to the host."""
 PERFORMANCE_COUNTERS = 8
 
-ADDRESS_BITS = 16
-"""Of words of vector memory in instructions."""
-
 
 def send_command(streams: int) -> data.StructLayout:
     """What S.SEND carries; `src` is the word address of a row's first word, n >= 1, and at most 64 to the host."""
     return data.StructLayout({
-        "src": ADDRESS_BITS, "n": 16, "dst": ADDRESS_BITS, "x0": 6, "y0": 6, "x1": 6, "y1": 6, "host": 1,
+        "src": VMEM_BITS, "n": 16, "dst": VMEM_BITS, "x0": 6, "y0": 6, "x1": 6, "y1": 6, "host": 1,
         "ctr": counter_numbers(streams).bits, "push": push_bits(streams),
     })
 
@@ -54,7 +51,7 @@ class PacketSender(wiring.Component):
         self.packet = PacketFormat(**network)
         self.lanes = lanes
         # spans to be sent lie anywhere in vector memory, also beyond what messages can address
-        self.row_bits = row_bits(lanes, ADDRESS_BITS)
+        self.row_bits = row_bits(lanes, VMEM_BITS)
         self._command = send_command(self.packet.streams)
         super().__init__({
             "cmd": In(stream.Signature(self._command)),

@@ -5,7 +5,7 @@ from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 
 from hwgen.arithmetic.mx import SCALE_BIAS
-from hwgen.isa import Dest
+from hwgen.isa import VMEM_BITS, Dest
 from hwgen.rtl.bits import bit_length, maximum_tree, or_tree
 from hwgen.rtl.vector_command import BLOCK, STEP, Op, check_lanes, check_vlen, context_layout
 
@@ -39,7 +39,7 @@ class Quantiser(wiring.Component):
         OR of the absolute values of the row, combinational.
     enable, is_kv: Out(1), address: Out(20), data, mask: Out
         Write port, `mask` one bit a byte.
-    code_valid: Out(1), code: Out(8), code_address: Out(16), code_id: Out(2)
+    code_valid: Out(1), code: Out(8), code_address: Out(20), code_id: Out(2)
         One cycle for every VCOL: the block's scale code and where in vmem it belongs.
     done: Out(1), done_id: Out(2)
         With the last write of an instruction.
@@ -54,7 +54,7 @@ class Quantiser(wiring.Component):
             "values": In(data.ArrayLayout(32, lanes)), "valid": In(1), "step": In(STEP), "context": In(self._context),
             "position": In(16), "magnitude": Out(32),
             "enable": Out(1), "is_kv": Out(1), "address": Out(20), "data": Out(8 * size), "mask": Out(size),
-            "code_valid": Out(1), "code": Out(8), "code_address": Out(16), "code_id": Out(2),
+            "code_valid": Out(1), "code": Out(8), "code_address": Out(VMEM_BITS), "code_id": Out(2),
             "done": Out(1), "done_id": Out(2),
         })
         rows = BLOCK // lanes

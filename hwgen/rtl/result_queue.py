@@ -4,17 +4,18 @@ from amaranth.hdl import Cat, Module, Mux, Signal
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+from hwgen.isa import VMEM_BITS
 from hwgen.rtl.starts import push_bits
 
 
 def result_layout(streams: int) -> data.StructLayout:
     """A word for vector memory; `last` of its instruction, which then tells `push` that it is complete."""
-    return data.StructLayout({"data": 32, "addr": 16, "last": 1, "push": push_bits(streams)})
+    return data.StructLayout({"data": 32, "addr": VMEM_BITS, "last": 1, "push": push_bits(streams)})
 
 
 def destination_layout(streams: int) -> data.StructLayout:
     """Where an instruction's results go, and whom it tells."""
-    return data.StructLayout({"dst": 16, "push": push_bits(streams)})
+    return data.StructLayout({"dst": VMEM_BITS, "push": push_bits(streams)})
 
 
 class ResultQueue(wiring.Component):

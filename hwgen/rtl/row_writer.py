@@ -5,11 +5,11 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from hwgen.isa import VMEM_BITS
 from hwgen.rtl.result_queue import result_layout
 from hwgen.rtl.starts import push_bits
 
 LANES = (1, 2, 4, 8, 16)
-_WORD_ADDRESS_BITS = 16
 
 
 class RowWriter(wiring.Component):
@@ -23,7 +23,7 @@ class RowWriter(wiring.Component):
     Members
     -------
     result: In(stream of result_layout)
-    w_en: Out(1), w_addr: Out(16 - log2 lanes), w_data: Out(32 * lanes), w_mask: Out(lanes)
+    w_en: Out(1), w_addr: Out(20 - log2 lanes), w_data: Out(32 * lanes), w_mask: Out(lanes)
         Write request, held until granted; row address; words that are written.
     w_ready: In(1)
         The request is granted: the memory takes it this cycle.
@@ -37,7 +37,7 @@ class RowWriter(wiring.Component):
         self.lanes, self._push_bits = lanes, push_bits(streams)
         super().__init__({
             "result": In(stream.Signature(result_layout(streams))),
-            "w_en": Out(1), "w_addr": Out(_WORD_ADDRESS_BITS - exact_log2(lanes)), "w_data": Out(32 * lanes),
+            "w_en": Out(1), "w_addr": Out(VMEM_BITS - exact_log2(lanes)), "w_data": Out(32 * lanes),
             "w_mask": Out(lanes), "w_ready": In(1), "done": Out(self._push_bits),
         })
 
@@ -45,7 +45,7 @@ class RowWriter(wiring.Component):
         m = Module()
         result, depth = self.result.payload, exact_log2(self.lanes)
         complete, push, mask = Signal(), Signal(self._push_bits, reset_less=True), Signal(self.lanes)
-        row = Signal(_WORD_ADDRESS_BITS - depth, reset_less=True)
+        row = Signal(VMEM_BITS - depth, reset_less=True)
         words = [Signal(32, reset_less=True, name=f"word_{i}") for i in range(self.lanes)]
         here = Signal(self.lanes)
         granted, accept = Signal(), Signal()

@@ -6,6 +6,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
+from hwgen.isa import VMEM_BITS
 from hwgen.rtl.arrival_counters import ArrivalCounters
 from hwgen.rtl.link import Link
 from hwgen.rtl.matrix_unit import MatrixUnit
@@ -58,9 +59,9 @@ class Tile(wiring.Component):
         self.fetch, self.stations, self.vlen, self.lanes = fetch, stations, vlen, lanes
         self.network, packet = network, PacketFormat(**network)
         link = Link(packet.flit_bits, packet.virtual_channels)
-        if not 1 <= vmem_address_bits <= 16 - exact_log2(lanes):
+        if not 1 <= vmem_address_bits <= VMEM_BITS - exact_log2(lanes):
             raise ValueError(
-                f"Vector memory address width must be 1 to {16 - exact_log2(lanes)} bits, not {vmem_address_bits!r}"
+                f"Vector memory address width must be 1 to {VMEM_BITS - exact_log2(lanes)} bits, not {vmem_address_bits!r}"
             )
         self.row_bits, self.imem_address_bits = vmem_address_bits, imem_address_bits
         self.streams = packet.streams

@@ -5,7 +5,7 @@ from enum import IntEnum
 from amaranth.hdl import Const, Mux, signed
 from amaranth.lib import data
 
-from hwgen.isa import OPERATIONS, Dest, Unit
+from hwgen.isa import OPERATIONS, VMEM_BITS, Dest, Unit
 from hwgen.rtl.starts import push_bits
 
 LANE_COUNTS = (1, 2, 4, 8, 16)
@@ -20,7 +20,7 @@ Op = IntEnum("Op", {name: code for name, (code, _) in OPERATIONS[Unit.VECTOR].it
 def command_layout(streams: int) -> data.StructLayout:
     """One vector instruction; `n` >= 1 is final. EXP goes to X and reductions go nowhere, whatever `dkind` says."""
     return data.StructLayout({
-        "op": 4, "a": 16, "b": 16, "n": 16, "dst": 20, "dkind": 3, "sin": 3, "sout": 3,
+        "op": 4, "a": VMEM_BITS, "b": VMEM_BITS, "n": 16, "dst": 20, "dkind": 3, "sin": 3, "sout": 3,
         "shift": signed(7), "frac": signed(7), "stride": 12, "fence": 1, "push": push_bits(streams),
     })
 
@@ -28,7 +28,7 @@ def command_layout(streams: int) -> data.StructLayout:
 def context_layout(streams: int) -> data.StructLayout:
     """Fields needed after issue. `base`: first destination word; `tail`: live lanes of the last row, 1..lanes."""
     return data.StructLayout({
-        "base": 20, "dkind": 3, "b": 16, "stride": 12, "frac": signed(7), "sout": 3, "tail": 5,
+        "base": 20, "dkind": 3, "b": VMEM_BITS, "stride": 12, "frac": signed(7), "sout": 3, "tail": 5,
         "push": push_bits(streams),
     })
 

@@ -4,7 +4,7 @@ from amaranth.hdl import Module, Mux, Signal
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hwgen.isa import Dest
+from hwgen.isa import VMEM_BITS, Dest
 from hwgen.rtl.vector_command import (
     BLOCK,
     SOLO,
@@ -55,7 +55,7 @@ class VectorIssue(wiring.Component):
         super().__init__({
             "cmd": In(stream.Signature(command)), "id": In(2), "full": In(1), "idle": In(1),
             "accept": Out(1), "current": Out(command), "current_id": Out(2), "starting": Out(1),
-            "r_en": Out(1), "r_addr": Out(16 - self.lane_bits),
+            "r_en": Out(1), "r_addr": Out(VMEM_BITS - self.lane_bits),
             "load_a": Out(1), "load_b": Out(1), "row": Out(1), "step": Out(STEP), "odd": Out(1),
             "sin": Out(3), "shift": Out(command["shift"].shape),
         })
@@ -120,7 +120,7 @@ class VectorIssue(wiring.Component):
             # cos and the pair's first element lie on the even side
             up = (phase[1] & ~odd) & (self.current.op == Op.ROPE)
             down = Mux(phase[1], ~phase[0], phase[0]) & odd & (self.current.op == Op.ROPE)
-            m.d.comb += self.r_addr.eq(address + Mux(up, 1, Mux(down, 0xFFFF, 0)))
+            m.d.comb += self.r_addr.eq(address + Mux(up, 1, Mux(down, -1, 0)))
         else:
             m.d.comb += self.r_addr.eq(address >> self.lane_bits)
         m.d.sync += [self.load_a.eq(go & wants_a), self.load_b.eq(go & wants_b)]

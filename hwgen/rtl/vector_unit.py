@@ -4,7 +4,7 @@ from amaranth.hdl import Cat, Const, Module, Mux, Signal, signed
 from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
-from hwgen.isa import Dest
+from hwgen.isa import VMEM_BITS, Dest
 from hwgen.rtl.quantiser import Quantiser, mx_word_bytes
 from hwgen.rtl.scalar_unit import REGISTER, ScalarUnit
 from hwgen.rtl.starts import UNITS, of_stream, push_bits
@@ -66,7 +66,7 @@ class VectorUnit(wiring.Component):
         check_vlen(vlen)
         self.lanes, self.vlen, self.streams = lanes, vlen, streams
         self.lane_bits = lanes.bit_length() - 1
-        row, size = 16 - self.lane_bits, mx_word_bytes(vlen)
+        row, size = VMEM_BITS - self.lane_bits, mx_word_bytes(vlen)
         super().__init__({
             "cmd": In(stream.Signature(command_layout(streams))), "position": In(16 * streams),
             "r_en": Out(1), "r_addr": Out(row), "r_data": In(32 * lanes),
@@ -207,7 +207,7 @@ class VectorUnit(wiring.Component):
     def _norm_constants(self, m, issue, load, register, scalars, reducer):
         """k and the rounded epsilon of a SUMSQ; no other instruction starts until it is complete."""
         k, epsilon = Signal(8, reset_less=True), Signal(TOTAL_BITS, reset_less=True)
-        constant = Cat(issue.current.b, issue.current.stride)
+        constant = Cat(issue.current.b[:16], issue.current.stride)
         # one extra bit below keeps the half
         halves = (constant << 1) >> (register.exponent[:5] << 1)
         with m.If(load):
@@ -248,14 +248,14 @@ class VectorUnit(wiring.Component):
         ]
         with m.If(valid):
             m.d.sync += row.eq(at + 1)
-        has_code, code, code_at = Signal(), Signal(8, reset_less=True), Signal(16, reset_less=True)
+        has_code, code, code_at = Signal(), Signal(8, reset_less=True), Signal(VMEM_BITS, reset_less=True)
         code_id, pair, second = Signal(2, reset_less=True), Signal(), Signal(reset_less=True)
         pair_context = contexts.entries[reducer.id]
-        word, word_at = Signal(32), Signal(16)
+        word, word_at = Signal(32), Signal(VMEM_BITS)
         with m.If(has_code):
             m.d.comb += [word.eq(code), word_at.eq(code_at)]
         with m.Elif(second):
-            id_base = Cat(pair_context.b, pair_context.stride)
+            id_base = Cat(pair_context.b[:16], pair_context.stride)
             m.d.comb += [word.eq(reducer.index + id_base), word_at.eq(pair_context.base + 1)]
         with m.Else():
             m.d.comb += [word.eq(reducer.maximum), word_at.eq(pair_context.base)]
