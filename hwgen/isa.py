@@ -67,11 +67,12 @@ _MATRIX = (
     ("narrow", 1),
 )
 _VECTOR = (
-    ("a", VMEM_BITS), ("b", VMEM_BITS), ("n", 16), ("dst", VMEM_BITS), ("dkind", 3), ("dyn", 1), ("sin", 3), ("sout", 3),
+    ("a", VMEM_BITS), ("b", VMEM_BITS), ("n", 16), ("dst", 20), ("dkind", 3), ("dyn", 1), ("sin", 3), ("sout", 3),
     ("shift", 7), ("frac", 7), ("stride", 12),
 )
 _SEND = (
-    ("src", VMEM_BITS), ("n", 16), ("dst", VMEM_BITS), ("x0", 6), ("y0", 6), ("x1", 6), ("y1", 6), ("ctr", 6), ("host", 1),
+    ("src", VMEM_BITS), ("n", 16), ("dst", VMEM_BITS), ("x0", 6), ("y0", 6), ("x1", 6), ("y1", 6), ("ctr", 6),
+    ("host", 1),
 )
 _RANGE = (("lo", 20), ("hi", 20))
 _STREAM = (("stream", 3),)

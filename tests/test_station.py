@@ -15,8 +15,8 @@ MATRIX = data.StructLayout({
     "two_limb": 1, "push": 3,
 })
 VECTOR = data.StructLayout({
-    "op": 4, "a": VMEM_BITS, "b": VMEM_BITS, "n": 16, "dst": VMEM_BITS, "dkind": 3, "sin": 3, "sout": 3, "shift": signed(7),
-    "frac": signed(7), "stride": 12, "fence": 1, "push": 3,
+    "op": 4, "a": VMEM_BITS, "b": VMEM_BITS, "n": 16, "dst": 20, "dkind": 3, "sin": 3, "sout": 3,
+    "shift": signed(7), "frac": signed(7), "stride": 12, "fence": 1, "push": 3,
 })
 
 

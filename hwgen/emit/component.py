@@ -100,8 +100,9 @@ def _kind(knobs):
     row = 4 * knobs["lanes"]
     kind = TileKind(
         "tile", **tile, imem_words=max(1, program // (16 * knobs["fetch"])),
-        vmem_rows=min(max(1, data // 2 // row), ADDRESS_LIMITS["vmem"] // knobs["lanes"]), xmem_words=max(1, data // 16 // word),
-        kvmem_words=max(1, data * 7 // 16 // word), rom_words=max(1, weights // rom_word),
+        vmem_rows=min(max(1, data // 2 // row), ADDRESS_LIMITS["vmem"] // knobs["lanes"]),
+        xmem_words=max(1, data // 16 // word), kvmem_words=max(1, data * 7 // 16 // word),
+        rom_words=max(1, weights // rom_word),
     )
     for knob, words, limit in (
             ("imem_kib", kind.imem_words, IMEM_WORDS), ("wmem_kib", kind.rom_words, ADDRESS_LIMITS["rom"]),

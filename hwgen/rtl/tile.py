@@ -59,10 +59,9 @@ class Tile(wiring.Component):
         self.fetch, self.stations, self.vlen, self.lanes = fetch, stations, vlen, lanes
         self.network, packet = network, PacketFormat(**network)
         link = Link(packet.flit_bits, packet.virtual_channels)
-        if not 1 <= vmem_address_bits <= VMEM_BITS - exact_log2(lanes):
-            raise ValueError(
-                f"Vector memory address width must be 1 to {VMEM_BITS - exact_log2(lanes)} bits, not {vmem_address_bits!r}"
-            )
+        most = VMEM_BITS - exact_log2(lanes)
+        if not 1 <= vmem_address_bits <= most:
+            raise ValueError(f"Vector memory address width must be 1 to {most} bits, not {vmem_address_bits!r}")
         self.row_bits, self.imem_address_bits = vmem_address_bits, imem_address_bits
         self.streams = packet.streams
         self.matrix = MatrixUnit(vlen=vlen, weights=weights, streams=self.streams)
