@@ -12,7 +12,9 @@ from explore.scenario import Scenario
 from explore.space import Knobs
 from explore.tile_load import TileLoad
 from hwgen.compiler.compile import ADDRESS_LIMITS, IMEM_WORDS
+from hwgen.compiler.tile_memory import BLOCK
 from hwgen.design import CHIP_RULES
+from hwgen.isa import LONGEST
 from hwgen.noc.network import Network
 
 PATH_PS_7NM = 1274.4
@@ -32,6 +34,7 @@ class Reason(Enum):
     ROM = "the weight ROM of a tile must be within what instructions can address"
     KV = "the KV cache of a tile must be within what instructions can address: use more tiles or a shorter context"
     VMEM = "the vector memory of a tile must be within what instructions can address"
+    LONGEST = "the context, and a tile's part of any vector, must be within 65,535, what an instruction can count"
     XMEM = "the operand memory of a tile must be within what instructions can address"
     IMEM = "the program of a tile must be within the largest program ROM"
     CLOCK = "clock_mhz must be within what the node's gates allow"
@@ -84,6 +87,12 @@ def _network_exists(knobs: Knobs) -> Tensor:
     return table[knobs.routing.long()[:, 0], at, (knobs.multicast > 0.5).long()[:, 0]]
 
 
+def _longest(scenario: Scenario) -> int:
+    """Words of the longest vector that every tile has, or positions if more."""
+    c = scenario.workload.config
+    return max(scenario.context, BLOCK + max(c.hidden, c.heads * c.head_dim, c.ffn))
+
+
 def violations(knobs: Knobs, load: TileLoad, form: Packets, scenario: Scenario, area: Tensor, power: Tensor,
                latency: Tensor) -> tuple[Tensor, Tensor]:
     """(summed relative excess, bits of `Reason`) [B]."""
@@ -100,6 +109,7 @@ def violations(knobs: Knobs, load: TileLoad, form: Packets, scenario: Scenario, 
         Reason.ROM: over(rom, ADDRESS_LIMITS["rom"] // (2 if scenario.workload.mxfp4 else 1)),
         Reason.KV: over(load.kvmem.amax(1), ADDRESS_LIMITS["kvmem"]),
         Reason.VMEM: over(load.vmem.amax(1), ADDRESS_LIMITS["vmem"]),
+        Reason.LONGEST: over(load.vocabulary.most.amax(1).clamp(min=_longest(scenario)), LONGEST),
         Reason.XMEM: over(load.xmem.amax(1), ADDRESS_LIMITS["xmem"]),
         Reason.IMEM: over(load.imem.amax(1), IMEM_WORDS),
         Reason.CLOCK: over(knobs.clock_mhz[:, 0], clock_limit_mhz(scenario)),

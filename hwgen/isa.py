@@ -19,6 +19,8 @@ STREAM_COUNTERS = 7
 SCALAR_REGISTERS = 8
 VMEM_BITS = 20
 """Of the address of a word of vector memory, in instructions and messages."""
+LONGEST = (1 << 16) - 1
+"""Words or rows that one instruction works on, and positions."""
 KIND_BITS = 3
 """Of the kind of a message to the host, in its address; the stream is above it."""
 

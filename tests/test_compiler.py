@@ -221,6 +221,17 @@ def test_vector_memory_beyond_its_address_is_refused():
         compile_chip(shape_only(config, 60000), Design(1, 1))
 
 
+@pytest.mark.parametrize(("config", "context", "message"), [
+    ({"vocab": 70000, "max_context": 8}, 8, "logits in vmem of tile 0,0 must be at most 65535 words, not 70000"),
+    ({"vocab": 100, "max_context": 70000}, 70000, "scores0 in vmem of tile 0,0 must be at most 65535 words, not 70000"),
+])
+def test_what_an_instruction_cannot_count_is_refused(config, context, message):
+    config = ModelConfig(hidden=32, layers=1, heads=1, kv_heads=1, head_dim=32, ffn=32, norm_eps=1e-5, tied=True,
+                         **config)
+    with pytest.raises(HwgenError, match=message):
+        compile_chip(shape_only(config, context), Design(1, 1))
+
+
 def test_weight_roms_have_few_depths_and_hold_what_is_placed():
     chip = compile_chip(shape_only(CONFIG, 64), Design(4, 4))
     assert len(set(chip.rom_depths)) <= 8

@@ -103,6 +103,15 @@ def test_limits_refuse(change, reason):
     assert not result.feasible and reason.sentence in result.reasons_of(0)
 
 
+@pytest.mark.parametrize(("width", "context", "refused"), [
+    (1, 512, True), (2, 512, False), (8, 65535, False), (8, 65536, True)])
+def test_what_an_instruction_cannot_count_is_refused(width, context, refused):
+    """One tile would have all of 128,256 rows of logits; positions are counted, too."""
+    wide = replace(design(vlen=256), width=width, height=1, node_class=())
+    reasons = evaluate_design(wide, scenario("llama-3.2-1b", nm=3, context=context)).reasons_of(0)
+    assert (Reason.LONGEST.sentence in reasons) == refused
+
+
 def test_no_tile_for_an_operator_class_is_refused_in_a_file_and_not_in_the_space():
     idle = design()
     idle = replace(idle, classes=tuple(replace(cls, shares=(1.0, 0.0, 1.0)) for cls in idle.classes))

@@ -16,7 +16,7 @@ from hwgen.compiler.words import pack_codes, pack_rows, pack_table, rom_word_byt
 from hwgen.design import Design, TileClass
 from hwgen.errors import HwgenError
 from hwgen.integer_graph import IntegerGraph, biased, matrix_shape
-from hwgen.isa import VMEM_BITS, WIDTH, Instruction
+from hwgen.isa import LONGEST, VMEM_BITS, WIDTH, Instruction
 
 ADDRESS_LIMITS = {"vmem": 1 << VMEM_BITS, "xmem": 1 << 16, "kvmem": 1 << 20, "rom": 1 << 24}
 """Words that the instruction fields can address."""
@@ -127,13 +127,18 @@ def _limit(name: str, graph: IntegerGraph) -> int:
 
 
 def _check_addresses(memory: TileMemory, design: Design, graph: IntegerGraph):
+    longest = max(memory.vmem.regions, key=lambda region: region.size)
+    _check(f"{longest.name} in vmem", longest.size, LONGEST, memory, design, graph)
     for part in (memory.vmem, memory.xmem, memory.kvmem, memory.rom):
-        limit = _limit(part.name, graph)
-        if part.used > limit:
-            x, y = memory.index % design.width, memory.index // design.width
-            raise HwgenError(
-                f"{part.name} of tile {x},{y} must be at most {limit} words, not {part.used}, "
-                f"at context {graph.context}: use more tiles or a shorter context{_or_fewer(design)}")
+        _check(part.name, part.used, _limit(part.name, graph), memory, design, graph)
+
+
+def _check(what: str, words: int, limit: int, memory: TileMemory, design: Design, graph: IntegerGraph):
+    if words > limit:
+        x, y = memory.index % design.width, memory.index // design.width
+        raise HwgenError(
+            f"{what} of tile {x},{y} must be at most {limit} words, not {words}, "
+            f"at context {graph.context}: use more tiles or a shorter context{_or_fewer(design)}")
 
 
 def _or_fewer(design: Design) -> str:

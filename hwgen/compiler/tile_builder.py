@@ -26,7 +26,6 @@ from hwgen.noc.gather import multicast_pays
 
 X, RESIDUAL, ROPE, GAIN, QKV, ATTENTION, H = range(STREAM_COUNTERS)
 """Arrival counters of a stream by what they count."""
-ROWS_LIMIT = 65535
 
 
 class RomSlice(NamedTuple):
@@ -117,12 +116,10 @@ class TileBuilder:
 
     def matmul(self, x, weights, first, rows, words, dst, offset=0, when=When.ALWAYS):
         """Rows `first .. first + rows - 1` of a ROM matrix times x into vmem at dst + offset."""
-        for start in range(0, rows, ROWS_LIMIT):
-            n = min(rows - start, ROWS_LIMIT)
-            self.emit(Unit.MATRIX, "MATMUL",
-                      {"x": x.base, "base": weights.base + (first + start) * words, "rows": n, "kwords": words,
-                       "stride": words, "dst": dst.base + offset + start, "narrow": int(weights.narrow)},
-                      [x.span(0, words)], [dst.span(offset + start, n)], when)
+        self.emit(Unit.MATRIX, "MATMUL",
+                  {"x": x.base, "base": weights.base + first * words, "rows": rows, "kwords": words, "stride": words,
+                   "dst": dst.base + offset, "narrow": int(weights.narrow)},
+                  [x.span(0, words)], [dst.span(offset, rows)], when)
 
     def gather(self, table, dst, *, first=0, n, index=Index.NONE, words, base=0, two_limb=0, when=When.ALWAYS):
         """Elements first.. of a table row into vmem; `base` words before the table stand for rows it lacks."""
