@@ -33,8 +33,7 @@ class Reason(Enum):
     HEADER = "buffer_flits must hold the header and one flit of payload of a multicast packet, flit_bits its route"
     ROM = "the weight ROM of a tile must be within what instructions can address"
     KV = "the KV cache of a tile must be within what instructions can address: use more tiles or a shorter context"
-    VMEM = "the vector memory of a tile must be within what instructions can address"
-    LONGEST = "the context, and a tile's part of any vector, must be within 65,535, what an instruction can count"
+    VMEM = "the vector memory of a tile must be within what instructions can address, the context within 65,535"
     XMEM = "the operand memory of a tile must be within what instructions can address"
     IMEM = "the program of a tile must be within the largest program ROM"
     CLOCK = "clock_mhz must be within what the node's gates allow"
@@ -108,8 +107,8 @@ def violations(knobs: Knobs, load: TileLoad, form: Packets, scenario: Scenario, 
         # two words of 4-bit codes have two addresses
         Reason.ROM: over(rom, ADDRESS_LIMITS["rom"] // (2 if scenario.workload.mxfp4 else 1)),
         Reason.KV: over(load.kvmem.amax(1), ADDRESS_LIMITS["kvmem"]),
-        Reason.VMEM: over(load.vmem.amax(1), ADDRESS_LIMITS["vmem"]),
-        Reason.LONGEST: over(load.vocabulary.most.amax(1).clamp(min=_longest(scenario)), LONGEST),
+        Reason.VMEM: over(load.vmem.amax(1), ADDRESS_LIMITS["vmem"])
+        + over(load.vocabulary.most.amax(1).clamp(min=_longest(scenario)), LONGEST),
         Reason.XMEM: over(load.xmem.amax(1), ADDRESS_LIMITS["xmem"]),
         Reason.IMEM: over(load.imem.amax(1), IMEM_WORDS),
         Reason.CLOCK: over(knobs.clock_mhz[:, 0], clock_limit_mhz(scenario)),

@@ -108,8 +108,9 @@ def test_limits_refuse(change, reason):
 def test_what_an_instruction_cannot_count_is_refused(width, context, refused):
     """One tile would have all of 128,256 rows of logits; positions are counted, too."""
     wide = replace(design(vlen=256), width=width, height=1, node_class=())
-    reasons = evaluate_design(wide, scenario("llama-3.2-1b", nm=3, context=context)).reasons_of(0)
-    assert (Reason.LONGEST.sentence in reasons) == refused
+    of = scenario("llama-3.2-1b", nm=3, context=context)
+    of = replace(of, workload=replace(of.workload, config=replace(of.workload.config, layers=1)))
+    assert (Reason.VMEM.sentence in evaluate_design(wide, of).reasons_of(0)) == refused
 
 
 def test_no_tile_for_an_operator_class_is_refused_in_a_file_and_not_in_the_space():
