@@ -15,8 +15,8 @@ from explore.network_load import Packets, gather_cycles, receive_cycles
 from explore.scenario import Scenario
 from explore.space import Knobs
 from explore.stages import groups
-from explore.straight import words
-from explore.tile_load import TileLoad, row_words
+from explore.straight import mixed, words
+from explore.tile_load import TileLoad, row_words, senders_of
 from hwgen.compiler.tile_memory import value_blocks
 
 NORM_FRONT, COPY_FRONT = 4, 2
@@ -32,9 +32,8 @@ class Overheads:
     `phase`: per phase, filling and draining of units, network and queues. `hop`: per router and phase. `vector`: per
     vector instruction on the critical path; `issue`: per one that follows another at once. `head`: per attention head
     of a tile. `message`: per message of q, k, v. `token`: per step, from the last answer to the first instruction.
-    `gather`: factor on the cycles of a gather, what forks lose that wait for all their outputs. Of streams that take
-    turns: `turn`: per part of the program; `stall`: share of a gather for which the vector unit, which waits for it
-    in the order of its instructions, is lost to other streams.
+    Of streams that take turns: `turn`: per part of the program; `stall`: share of a gather for which the vector unit,
+    which waits for it in the order of its instructions, is lost to other streams.
     """
 
     phase: float = 14.0
@@ -44,7 +43,6 @@ class Overheads:
     head: float = 7.0
     message: float = 1.0
     token: float = 17.0
-    gather: float = 1.0
     turn: float = 4.0
     stall: float = 0.6
 
@@ -54,9 +52,9 @@ class Cycles:
     """Cycles of a step, a token of every stream at one position [B], by what they are spent on; `total` is their sum.
 
     Of one token by class [B, K], mean of its tiles: `rom_words`, `kv_words` that the matrix unit multiplies,
-    `rom_reads` (one for two words of 4-bit codes in a row), `vector_busy` cycles, and `sent`, flits that a tile sends
-    to all others of its stage. Of one token on the whole chip [B]: `unicast`, flits of q, k and v messages;
-    `link_flits`, flits times links.
+    `rom_reads` (one for two words of 4-bit codes in a row), `vector_busy`, rows that the vector unit takes in, and
+    `sent`, flits that a tile sends to all others of its stage. Of one token on the whole chip [B]: `unicast`, flits of
+    q, k and v messages; `link_flits`, flits times links.
     """
 
     embedding: Tensor
@@ -112,7 +110,7 @@ def cycles(knobs: Knobs, load: TileLoad, form: Packets, scenario: Scenario, posi
     more = (behind - 1)[:, None]  # groups that come when the slowest stage has done the one before
     passes = more * stages.layers + c.layers
     spread = (more * stages.dense + stages.worked) / passes  # a lower band has more rows a tile, and fewer layers
-    phases, sent, busy = _phases(c, band, load, form, position + 1, length, o, spread)
+    phases, sent = _phases(c, band, load, form, position + 1, length, o, spread)
     settle = o.phase + o.hop * (band.width + band.height)[:, 0]
     spent = {name: _turns(phase, band, together, settle, o) for name, phase in phases.items()}
 
@@ -120,21 +118,19 @@ def cycles(knobs: Knobs, load: TileLoad, form: Packets, scenario: Scenario, posi
         return passes[:, 0] * sum(spent[name][0] for name in names)
 
     first = _embedding(c, band, load, form, o) + settle + (together - 1) * phases["down"].gather
-    head, head_busy = _head(c, knobs, load, length, output, together)
+    head = _head(c, knobs, load, length, output, together)
     far = o.phase + o.hop * (knobs.width + knobs.height)[:, 0]
     own = c.layers * stages.part  # layers of a tile if it had the rows of the band's
-    kv = load.heads * load.share * ((position + 1) * words(c.head_dim, knobs.vlen)
-                                    + c.head_dim * words(position + 1, knobs.vlen))
+    kv = load.heads.mean * ((position + 1) * words(c.head_dim, knobs.vlen)
+                            + c.head_dim * words(position + 1, knobs.vlen))
     unicast = c.layers * _qkv_flits(c, load, form, band)
-    sent = own * sent + gather_cycles(band, form, load.hidden.most)[1] * stages.part
-    prep = (3 * (words(c.hidden, knobs.lanes) * 2) + words(c.heads * c.head_dim, knobs.lanes)
-            + words(c.ffn, knobs.lanes)) * stages.layers
+    sent = own * sent + gather_cycles(band, form, load.hidden.mean)[1] * stages.part
     rom_words, rom_reads = _rom(scenario, load, length, own, output)
     return Cycles(
         embedding=first * behind, projections=of("qkv", "out"), attention=of("heads"), feed_forward=of("feed", "down"),
         head=(head + 2 * far) * behind + o.token, gathers=passes[:, 0] * sum(gather for _, gather in spent.values()),
         rom_words=rom_words, rom_reads=rom_reads, kv_words=own * kv,
-        vector_busy=prep + busy * load.share * stages.layers + head_busy, sent=sent, unicast=unicast,
+        vector_busy=_vector_busy(c, knobs, load, position + 1, own, output), sent=sent, unicast=unicast,
         link_flits=(sent * knobs.nodes).sum(1) * _links(band) + unicast * ((band.width + band.height)[:, 0] / 3 + 1))
 
 
@@ -155,12 +151,12 @@ class _Lengths:
 
 
 def _phases(c, band, load, form, seen, length, o, spread):
-    """(the phases of a layer, flits that a tile sends in it to all others, vector cycles of attention)."""
+    """(the phases of a layer, flits that a tile sends in it to all others)."""
     vector = length.vector
     has = {name: (getattr(load, name).mean > 0).double() for name in ("qkv", "hidden", "ffn")}
     qkv, up = load.qkv.most * length.qkv * spread, 2 * load.ffn.most * length.up * spread
     out, down = (load.hidden.most * row * spread for row in (length.out, length.down))
-    heads, busy, kv, arrivals = _attention(c, band, load, form, seen, o)
+    heads, kv, arrivals = _attention(c, band, load, form, seen, o)
     heads, kv, arrivals = (spent * spread for spent in (heads, kv, arrivals))
     out_vector = vector(c.heads * c.head_dim) + vector(load.hidden.most, 2)
     down_vector = vector(c.ffn) + vector(load.hidden.most, 2)
@@ -169,15 +165,15 @@ def _phases(c, band, load, form, seen, length, o, spread):
     last = load.ffn.most - (pieces - 1) * chunk
     gating = words(load.ffn.most, band.lanes) * 3 * spread
     feed = (length.norm + torch.maximum(up, gating) + vector(last) + vector(last, 2)) * has["ffn"]
-    x_gather, x_sent = gather_cycles(band, form, load.hidden.most)
-    h_gather, h_sent = gather_cycles(band, form, load.ffn.most, chunk)
-    # In time all tiles count as the fullest, which fits RTL better than the mean; flits are of `c.heads` in all.
-    fullest = load.heads * load.share
-    a_gather, a_sent = gather_cycles(band, form, torch.full_like(fullest, c.head_dim), often=fullest)
-    a_sent = a_sent * (c.heads / (fullest * band.nodes).sum(1, keepdim=True).clamp(min=1e-9))
+    x_gather, x_sent = gather_cycles(band, form, load.hidden.mean)
+    h_gather, h_sent = gather_cycles(band, form, load.ffn.mean, chunk)
+    # in time all tiles count as the fullest, which fits RTL better than the mean
+    fullest = load.heads.most * load.share
+    a_gather, _ = gather_cycles(band, form, torch.full_like(fullest, c.head_dim), often=fullest)
+    a_sent = load.heads.mean * form.flits(torch.full_like(fullest, c.head_dim), True)
     arrived = (arrivals * (band.nodes > 0)).amax(1)
     norm, copy = (torch.full_like(has["qkv"], front) for front in (NORM_FRONT, COPY_FRONT))
-    caching = 1 + load.units * (1 + len(value_blocks(c.head_dim))) + load.heads
+    caching = 1 + load.units.most * (1 + len(value_blocks(c.head_dim))) + load.heads.most
     phases = {
         "qkv": Phase(length.norm * has["qkv"] + qkv, qkv, length.norm * has["qkv"], norm, 0 * arrived, 0 * arrived),
         "heads": Phase(heads + arrivals, kv, heads, caching, a_gather + arrived, a_gather),
@@ -186,7 +182,7 @@ def _phases(c, band, load, form, seen, length, o, spread):
                       _rest(h_gather, (feed * (band.nodes > 0)).amax(1))),
         "down": Phase((down_vector + down) * has["hidden"], down, down_vector * has["hidden"], copy, x_gather,
                       x_gather)}
-    return phases, 2 * x_sent + h_sent + a_sent, busy
+    return phases, 2 * x_sent + h_sent + a_sent
 
 
 def _turns(phase, band, together, settle, o):
@@ -198,14 +194,14 @@ def _turns(phase, band, together, settle, o):
     streams share a wait, and the sequencer.
     """
     present = band.nodes > 0
-    work, wait = (phase.work * present).amax(1), o.gather * phase.shown + settle
+    work, wait = (phase.work * present).amax(1), phase.shown + settle
     chain = work + wait
     apart = torch.where(together > PAIR, 2.0, 1.0)[:, None]
-    stalled = phase.vector + o.stall * (o.gather * phase.shown + settle)[:, None]
+    stalled = phase.vector + o.stall * wait[:, None]
     free = torch.maximum(phase.matrix, phase.vector).maximum(stalled / apart)
     stuck = torch.where(together > PAIR, work.maximum(chain / PAIR), chain)[:, None]
     each = torch.where(band.stations >= phase.front, free, free.maximum(stuck)).minimum(chain[:, None])
-    each = (each * present).amax(1).maximum(o.gather * phase.gather) + o.turn
+    each = (each * present).amax(1).maximum(phase.gather) + o.turn
     longer = torch.where(together > 1, (together * each / chain).clamp(min=1), torch.ones_like(chain))
     return work * longer, wait * longer
 
@@ -239,27 +235,49 @@ def _rest(gather, compute):
 
 
 def _attention(c, knobs, load, form, seen, o):
-    """(cycles of a layer's heads on the busiest tile, vector cycles, matrix cycles, cycles of what arrives) [B, K].
+    """(cycles of a layer's heads on the busiest tile, matrix cycles of it, cycles of what arrives) [B, K].
 
     Of a head, scores and weighted values (matrix unit) enclose the softmax (vector unit), and two heads are under way:
     the longer unit sets the pace, and the last softmax shows as far as no other product hides it. Rotations and new
     cache entries go before the first head; all but the first are hidden behind its scores.
     """
-    blocks = len(value_blocks(c.head_dim))
+    blocks, held, units = len(value_blocks(c.head_dim)), load.heads.most, load.units.most
     scores, values = seen * words(c.head_dim, knobs.vlen), c.head_dim * words(seen, knobs.vlen)
-    row = words(seen, knobs.lanes)
-    softmax = row * (1 + 2 * blocks) + words(c.head_dim, knobs.lanes)
+    softmax = _softmax(c, seen, knobs.lanes)
     turned = 2 * words(c.head_dim, knobs.lanes) + o.issue
-    first = load.units * (turned + c.head_dim + blocks * o.issue) + load.heads * turned
-    work = (softmax + o.head) * load.heads
-    shown = torch.where(load.heads > 1, (softmax + o.head - values).clamp(min=0), softmax + o.head)
-    by_matrix = load.heads * (scores + values) + shown
-    spent = 2 * turned + torch.maximum(by_matrix, first - 2 * turned + scores + work + values) * (load.heads > 0)
+    first = units * (turned + c.head_dim + blocks * o.issue) + held * turned
+    work = (softmax + o.head) * held
+    shown = torch.where(held > 1, (softmax + o.head - values).clamp(min=0), softmax + o.head)
+    by_matrix = held * (scores + values) + shown
+    spent = 2 * turned + torch.maximum(by_matrix, first - 2 * turned + scores + work + values) * (held > 0)
     lane = receive_cycles(form.per_flit, knobs.lanes)
     arrivals = words(c.head_dim, form.per_flit) * lane + _messages(c, load) * (o.message + form.header)
-    arrivals = arrivals * (load.heads + 2 * load.units)
+    arrivals = arrivals * (held + 2 * units)
     away = (load.stages.band.tiles > c.kv_heads).double()
-    return spent, softmax * load.heads + first, load.heads * (scores + values), arrivals * away
+    return spent, held * (scores + values), arrivals * away
+
+
+def _softmax(c, seen, lanes):
+    """Rows [B, K] that a head's maximum, numerators and scaled values take of the vector unit."""
+    return words(seen, lanes) * (1 + 2 * len(value_blocks(c.head_dim))) + words(c.head_dim, lanes)
+
+
+def _vector_busy(c, knobs, load, seen, own, output):
+    """Rows [B, K] that a tile's vector unit takes in for a token, a cycle each: operands of its instructions."""
+    has = {name: (getattr(load, name).mean > 0).double() for name in ("qkv", "hidden", "ffn", "vocabulary")}
+
+    def rows(length):
+        return words(length, knobs.lanes)
+
+    def slice_rows(held):
+        return mixed(held.mean, rows)
+
+    norm, head = 3 * rows(c.hidden), rows(c.head_dim)
+    layer = (has["qkv"] + has["ffn"]) * norm + has["hidden"] * (rows(c.heads * c.head_dim) + rows(c.ffn))
+    sums = 2 * 2 * slice_rows(load.hidden) + 3 * slice_rows(load.ffn)
+    attention = load.heads.mean * (2 * head + _softmax(c, seen, knobs.lanes)) + load.units.mean * 3 * head
+    last = has["vocabulary"] * (norm + 2 * rows(c.hidden) * int(c.tied)) + slice_rows(load.vocabulary)
+    return load.stages.mean * layer + own * (sums + attention) + last * output
 
 
 def _messages(c, load):
@@ -275,12 +293,12 @@ def _qkv_flits(c, load, form, band):
     """
     each = words(c.head_dim, form.per_flit) + _messages(c, load) * form.header
     away = 1 - 1 / (band.tiles / c.kv_heads).clamp(min=1)
-    return (c.heads + 2 * (load.units * load.share * band.nodes).sum(1)) * (each * away)[:, 0]
+    return (c.heads + 2 * c.kv_heads * load.parts[:, 0]) * (each * away)[:, 0]
 
 
 def _embedding(c, band, load, form, o):
     """The token's owner reads its row element by element and sends every tile of the first stage its piece twice."""
-    senders = (band.nodes * (load.hidden.mean > 0)).sum(1)
+    senders = senders_of(band, load.hidden)
     piece = c.hidden / senders.clamp(min=1)
     copies = torch.where(band.multicast[:, 0] > 0, torch.ones_like(senders), band.tiles[:, 0])
     flits = form.flits(piece[:, None], True)[:, 0] * copies + form.flits(piece[:, None], False)[:, 0]
@@ -288,14 +306,14 @@ def _embedding(c, band, load, form, o):
 
 
 def _head(c, knobs, load, length, output, together):
-    """(cycles of the head and of collecting one answer a tile, for `together` streams, vector cycles of a tile)."""
+    """Cycles of the head and of collecting one answer a tile, for `together` streams."""
     answers = 4 * knobs.tiles[:, 0]
     if not output:
-        return answers * together, torch.zeros_like(knobs.vlen)
+        return answers * together
     has = (load.vocabulary.mean > 0).double()
     vectors = length.norm + (length.vector(c.hidden) + length.vector(c.hidden, 2) if c.tied else 0)
     vectors = (vectors + length.vector(load.vocabulary.most)) * has
     rows = load.vocabulary.most * length.head * has
     present = knobs.nodes > 0
     each = (torch.maximum(rows, vectors) * present).amax(1).maximum(answers)
-    return ((vectors + rows) * present).amax(1) + answers + (together - 1) * each, vectors
+    return ((vectors + rows) * present).amax(1) + answers + (together - 1) * each

@@ -1,7 +1,8 @@
 """Power by what draws it: energies of a token in pJ at 45 nm, scaled to the node, and what flows at rest.
 
 Sources: Horowitz, ISSCC 2014 (45 nm, 0.9 V): int8 multiply 0.2 pJ, int8 add 0.03, int32 add 0.1, a 64-bit read of
-8 KB SRAM 10 pJ, of 32 KB 20 and of 1 MB 100, so the root of the size; a wire 0.094 pJ a bit and mm (Dally).
+8 KB SRAM 10 pJ, of 32 KB 20 and of 1 MB 100, so the root of the size; a wire 0.094 pJ a bit and mm (Dally). Beyond 1 MB
+the root is an extrapolation: wires across the array grow with it, however it is banked.
 """
 
 from torch import Tensor

@@ -1,7 +1,7 @@
 """The evaluator: speed, power, area and cost of whole batches of designs, in closed form per tile class.
 
 Everything is float64 and made of the same operations on every device, so that CPU and CUDA agree; gradients reach
-every ordinal and continuous knob (rounding passes them on).
+every ordinal and continuous knob but the number of pipeline stages (rounding passes them on).
 """
 
 from dataclasses import dataclass
@@ -32,10 +32,10 @@ class Evaluation:
 
     `tok_s`: tokens/s of the chip, all streams together; `tok_s_stream` of one. `latency_s`: seconds from a token of a
     stream to its next, a step. `cycles` of a step. `ttft_s`: from START to the first answer, prompt and image included,
-    while all streams run. `power`: W, and
-    `power_parts` by what draws it. `area`: mm2, and `area_parts`. `energy_per_token`: J, leakage included. `cost`:
-    USD a good die; `cost_per_mtok`: USD per million tokens, three years' write-off and energy. `violation`: summed
-    relative excess over limits and budgets; `feasible` where it is 0; `reasons`: bits of `limits.Reason`.
+    while all streams run, but for the image tower, which counts for one stream's image. `power`: W, and `power_parts`
+    by what draws it. `area`: mm2, and `area_parts`. `energy_per_token`: J, leakage included. `cost`: USD a good die;
+    `cost_per_mtok`: USD per million tokens, three years' write-off and energy. `violation`: summed relative excess over
+    limits and budgets; `feasible` where it is 0; `reasons`: bits of `limits.Reason`.
     `floor_power`: W that reading weights and KV cache once a token, as if all were ROM, takes at that speed;
     `peak_tok_s`: what the multipliers allow.
     """

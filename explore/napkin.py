@@ -12,6 +12,7 @@ from torch import Tensor
 
 from explore.action import Codec
 from explore.stages import bands
+from explore.straight import mixed
 from hwgen.design import SHARES
 
 COUNTS = ("embedding", "projections", "attention", "feed_forward", "head", "gathers", "gates", "sram_bits", "rom_bits",
@@ -89,14 +90,14 @@ class _Rough:
             self.most[name] = _up(self.mean[name])
         self.speaks = (self.mean["vocab"] > 0).to(self.nodes)
         self.copied = torch.where(multicast, one, self.stage_tiles)
-        self.senders = (self.band * (self.mean["hidden"] > 0)).sum(1).clamp(min=1)
+        self.senders = (self.band * self.mean["hidden"].clamp(max=1)).sum(1).clamp(min=1)
         self._place_heads(weight["attention"])
 
     def _bands(self):
         """The highest stage as a chip of its own, its layers, and those of the fullest tiles in its terms."""
         height = self.v["height"]
         found = bands(self.stages, height, self.layers).to(height)
-        rows, self.deep, self.dense, self.worked, self.lower, self.least = found.unbind(1)
+        rows, self.deep, self.dense, self.worked, self.lower, self.least, self.usual = found.unbind(1)
         high = height.detach().round()  # multiplied first, so that whole numbers stay so
         self.band, self.stage_tiles = self.nodes * rows[:, None] / high[:, None], self.tiles * rows / high
         self.own = self.layers * rows / high
@@ -105,7 +106,8 @@ class _Rough:
         f, lower = self.f, self.lower[:, None]
         self.able = (self.band * (weight.detach() > 0)).sum(1, keepdim=True).clamp(min=1)
         fraction = weight / (weight * self.band).sum(1, keepdim=True).clamp(min=1e-3)
-        self.copies, self.units, self.heads, caches, self.held = self._heads(self.able, fraction, self.deep[:, None])
+        self.copies, self.units, self.heads, caches, self.usual_heads = self._heads(
+            self.able, fraction, self.deep[:, None])
         able = (self.able / lower).round()
         _, units, heads, more, _ = self._heads(able, fraction * lower, self.least[:, None])
         self.caches = torch.maximum(caches, more)
@@ -116,14 +118,14 @@ class _Rough:
         self.norm = 3 * f["hidden"] / self.v["lanes"]
 
     def _heads(self, able, fraction, layers):
-        """(copies of a cache, units, heads, caches, share of layers with heads) of a tile, one of `able`."""
+        """(copies of a cache, units, heads, caches, mean of the heads) of a tile, one of `able`."""
         kv, holds = self.f["kv_heads"], (fraction.detach() > 0).to(self.nodes)
         copies = (able / kv).detach().floor().clamp(min=1).minimum(self.group)
         every = kv * copies
         units = torch.where(able > every, holds, holds * _up(every * fraction))
         caches = torch.where(able > every, holds * _up(every * layers / able), units * layers)
-        return copies, units, _up(units * self.group / copies), caches, (
-            caches / (units * layers).clamp(min=1e-6)).clamp(max=1)
+        mean = torch.where(able > every, holds * every / able, every * fraction)
+        return copies, units, _up(units * self.group / copies), caches, mean * self.group / copies
 
     def words(self, length):
         return _up(length / self.v["vlen"])
@@ -136,14 +138,15 @@ class _Rough:
         f, v, mean, most = self.f, self.v, self.mean, self.most
         lanes = v["lanes"]
         self.per_flit = v["flit_bits"] / 32
-        self.long = (v["buffer_flits"] - 64 / v["flit_bits"]).clamp(min=1)
+        room = v["buffer_flits"] - 64 / v["flit_bits"]
+        self.long = torch.where(room.detach() >= 3, room - 1, room).clamp(min=1)
         self.few = torch.where(self.on > 0, lanes, torch.full_like(lanes, 64.0)).amin(1)
         self.pace = ((self.per_flit + self.few - self.per_flit.minimum(self.few)) / self.few).clamp(min=1)
         settle = 14 + v["width"] + v["height"] / self.stages
         more = self.streams / self.together - 1  # groups that come when the slowest stage has done the one before
         passes = more * self.deep + self.layers
         spread = ((more * self.dense + self.worked) / passes)[:, None]
-        (x_time, x_flits), (h_time, h_flits) = self._gather(most["hidden"]), self._gather(most["ffn"], 32)
+        (x_time, x_flits), (h_time, h_flits) = self._gather(mean["hidden"]), self._gather(mean["ffn"], 32)
         a_time, a_flits = self._gather(self.heads * f["head_dim"], f["head_dim"])
         self.sent = self.layers * (2 * x_flits + a_flits + h_flits)
         qkv, feed = (rows * self.words(f["hidden"]) * spread for rows in (most["qkv"], 2 * most["ffn"]))
@@ -182,13 +185,15 @@ class _Rough:
         return self.slowest(work) * longer, wait * longer
 
     def _gather(self, rows, chunk=None):
-        """(cycles, flits) [B] of a message of `rows` words [B, K] from every tile to all, in pieces of `chunk`."""
-        piece = rows if chunk is None else torch.minimum(rows, torch.ones_like(rows) * chunk)
-        flits = _up(piece / self.per_flit[:, None])
-        flits = (flits + _up(flits / self.long[:, None])) * (rows / piece.clamp(min=1e-3)) * (rows > 0)
-        every = (flits * self.band).sum(1)
-        paced = every * self.pace
-        return torch.where(self.multicast, paced, torch.maximum(paced, self.slowest(flits) * self.stage_tiles)), every
+        """(cycles, flits) [B] of messages of `rows` words on average [B, K] from every tile to all, cut to `chunk`."""
+        def cut(count):
+            piece = count if chunk is None else torch.minimum(count, torch.ones_like(count) * chunk)
+            flits = _up(piece / self.per_flit[:, None])
+            return (flits + _up(flits / self.long[:, None])) * (count / piece.clamp(min=1e-3))
+
+        every = (mixed(rows, cut) * self.band).sum(1)
+        paced, most = every * self.pace, self.slowest(cut(_up(rows)))
+        return torch.where(self.multicast, paced, torch.maximum(paced, most * self.stage_tiles)), every
 
     def silicon(self):
         """Gates, bits of SRAM and bits of ROM [B]."""
@@ -227,9 +232,12 @@ class _Rough:
         """Bits read from ROM, pJ of units, pJ of the network, and clocked flip-flops [B]."""
         f, v = self.f, self.v
         own = self.own[:, None]
-        kv = self.heads * self.head_words * self.held * own
+        kv = self.usual_heads * self.head_words * own
         root = (self.cache.clamp(min=64) * self.width / 65536).sqrt()
-        vector = own * (2 * self.norm + f["ffn"] / v["lanes"] + self.heads * self.softmax)
+        has = {name: (rows > 0).to(rows) for name, rows in self.mean.items()}
+        whole = (has["qkv"] + has["ffn"]) * self.norm + has["hidden"] * (self.out + f["ffn"]) / v["lanes"]
+        sums = (4 * self.mean["hidden"] + 3 * self.mean["ffn"]) / v["lanes"]
+        vector = self.usual[:, None] * whole + own * (sums + self.usual_heads * self.softmax)
         work = 0.233 * (self.weights + kv) * v["vlen"] + 0.16 * kv * self.width * root
         work = work + vector * (30 * v["lanes"] + 12)
         apart = ((v["width"] + v["height"] / self.stages) / 3).clamp(min=1)

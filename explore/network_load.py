@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from explore.space import Knobs
-from explore.straight import ceil, words
+from explore.straight import ceil, mixed, words
 from hwgen.isa import STREAM_COUNTERS, VMEM_BITS, counter_numbers
 from hwgen.noc.network import ROUTE_BITS
 from hwgen.rtl.packet import MAX_UNICAST_FLITS
@@ -25,7 +25,7 @@ FORK_LEAST, FORK_FULL = 0.02, 0.36
 class Packets:
     """Packet format of every design of a batch [B, 1], as `hwgen.rtl.packet.PacketFormat` has it.
 
-    `several`: payload flits of the longest packet of a gather, below 1 where a buffer is too short for any.
+    `several`: payload flits of the packets of a gather, below 1 where a buffer is too short for any.
     """
 
     per_flit: Tensor
@@ -55,7 +55,9 @@ def packets(knobs: Knobs, reach: Tensor) -> Packets:
     counter = _bits(STREAM_COUNTERS * knobs.streams + 2).clamp(min=counter_numbers(1).bits)
     header = ceil((bits + counter + _bits(per_flit - 1) + address) / knobs.flit_bits)
     joined = (knobs.multicast > 0) & (knobs.tiles > 1)
-    several = torch.where(joined, knobs.buffer_flits - header, torch.full_like(header, MAX_UNICAST_FLITS))
+    room = knobs.buffer_flits - header
+    room = torch.where(room.detach() >= 3, room - 1, room)  # `hwgen.noc.gather.multicast_flits`
+    several = torch.where(joined, room, torch.full_like(room, MAX_UNICAST_FLITS))
     return Packets(per_flit, header, several, bits)
 
 
@@ -72,22 +74,33 @@ def receive_cycles(per_flit: Tensor, lanes: Tensor, rows: Tensor | None = None) 
 
 def gather_cycles(knobs: Knobs, form: Packets, rows: Tensor, chunk: float | Tensor | None = None,
                   often: float | Tensor = 1.0) -> tuple[Tensor, Tensor]:
-    """(cycles [B], flits that a tile sends [B, K]) of a gather to which tiles send `rows` words each [B, K].
+    """(cycles [B], flits that a tile sends [B, K]) of a gather to which a tile sends `rows` words on average [B, K].
 
     `chunk`: words of the messages in which a tile sends them; one message where it is None. `often`: how often it does
-    so, on average.
+    so, on average. With the multicast knob every message goes once; that the compiler sends a copy to each tile where
+    packets of so short a buffer take longer (`multicast_pays`: 3x3 and smaller) is left out.
     """
-    whole = torch.zeros_like(rows) if chunk is None else torch.floor(rows.detach() / chunk)
-    full = rows if chunk is None else torch.zeros_like(rows) + chunk
-    rest = rows - whole * full if chunk is not None else rows
-    sent = often * (whole * form.flits(full, True) + form.flits(rest, True))
-    payload = whole * words(full, form.per_flit) + words(rest, form.per_flit)
-    flits, carried = (sent * knobs.nodes).sum(1), (often * payload * knobs.nodes).sum(1)
-    slowest = (receive_cycles(form.per_flit, knobs.lanes, rows) * (knobs.nodes > 0)).amax(1).clamp(min=1)
-    taken = (flits + carried * (slowest - 1)) * _fork_loss(knobs, form, payload)
-    repeats = torch.where(knobs.multicast[:, 0] > 0, torch.ones_like(flits), knobs.tiles[:, 0])
-    most = (sent * (knobs.nodes > 0)).amax(1) * repeats
-    return torch.maximum(taken, most), sent
+    def cut(count, figure):
+        if chunk is None:
+            return figure(count)
+        whole = torch.floor(count.detach() / chunk)
+        return whole * figure(torch.zeros_like(count) + chunk) + figure(count - whole * chunk)
+
+    def flits(count):
+        return cut(count, lambda words_: form.flits(words_, True))
+
+    def payload(count):
+        return cut(count, lambda words_: words(words_, form.per_flit))
+
+    most = ceil(rows)
+    sent = often * mixed(rows, flits)
+    every, carried = ((figure * knobs.nodes).sum(1) for figure in (sent, often * mixed(rows, payload)))
+    aligned = torch.where(most - rows < 1e-6, most, most + 0.5)  # one with a row more shifts all behind it
+    slowest = (receive_cycles(form.per_flit, knobs.lanes, aligned) * (knobs.nodes > 0)).amax(1).clamp(min=1)
+    taken = (every + carried * (slowest - 1)) * _fork_loss(knobs, form, payload(most))
+    repeats = torch.where(knobs.multicast[:, 0] > 0, torch.ones_like(every), knobs.tiles[:, 0])
+    longest = (often * flits(most) * (knobs.nodes > 0)).amax(1) * repeats
+    return torch.maximum(taken, longest), sent
 
 
 def _fork_loss(knobs: Knobs, form: Packets, payload: Tensor) -> Tensor:

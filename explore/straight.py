@@ -1,4 +1,6 @@
-"""Rounding that gradients pass through unchanged, and sums over tile classes."""
+"""Rounding that gradients pass through unchanged."""
+
+from collections.abc import Callable
 
 from torch import Tensor
 
@@ -11,3 +13,11 @@ def ceil(x: Tensor) -> Tensor:
 def words(length, width: Tensor) -> Tensor:
     """ceil(length / width)."""
     return ceil(length / width)
+
+
+def mixed(mean: Tensor, figure: Callable[[Tensor], Tensor]) -> Tensor:
+    """Mean of `figure` over tiles that have `mean` rows on average, each a whole number next to it; 0 rows give 0."""
+    most = ceil(mean)
+    least = (most - 1).clamp(min=0)
+    share = (mean - least).detach()
+    return share * figure(most) + (1 - share) * figure(least)

@@ -5,7 +5,7 @@ tile are a mean over its class (they add up exactly) and a maximum (what the slo
 Layers are those of its pipeline stage (`stages.py`). Every stream has memories and a program of its own.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch import Tensor
 from explore.scenario import Scenario
 from explore.space import Knobs
 from explore.stages import Stages, groups, stages_of
-from explore.straight import ceil, words
+from explore.straight import ceil, mixed, words
 from hwgen.compiler.memory import ROW
 from hwgen.compiler.tile_memory import BLOCK, value_blocks
 from hwgen.compiler.tile_program import LOGITS_CHUNK
@@ -27,7 +27,7 @@ _LIMBS = len({HIGH_LIMB, LOW_LIMB})
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows of one matrix kind on a tile [B, K]: the mean of its class, and the most that one has."""
+    """Rows of one matrix kind, or what attention has, on a tile [B, K]: the mean of its class, and the most of one."""
 
     mean: Tensor
     most: Tensor
@@ -38,11 +38,11 @@ class TileLoad:
     """By tile class [B, K], for one tile unless said otherwise.
 
     `stages` are the pipeline stages. `qkv, hidden, ffn, vocabulary`: rows, but for the last in a layer of a stage.
-    `units, heads`: attention units in a layer on the busiest tile, and their query heads. `caches`: units that it keeps
-    a cache for, all layers together; `share` of the layers in which it holds heads. `instructions` of a stream.
-    Memories in words of their own, for all streams: `rom`, `rom_most`, `imem`, `vmem`, `xmem`, `kvmem`;
-    `rom_word`: bits of a ROM word. `reach`: first word that no message can be sent to. `able`: tiles of a stage that
-    may hold heads [B, 1]; `placed`: whether every operator class has a tile [B].
+    `units, heads`: attention units in a layer, and their query heads; a KV head makes `parts` units [B, 1]. `caches`:
+    units that the busiest tile keeps a cache for, all layers together; `share` of the layers in which it holds heads.
+    `instructions` of a stream. Memories in words of their own, for all streams: `rom`, `rom_most`, `imem`, `vmem`,
+    `xmem`, `kvmem`; `rom_word`: bits of a ROM word. `reach`: first word that no message can be sent to. `placed`:
+    whether every operator class has a tile [B].
     """
 
     stages: Stages
@@ -50,12 +50,11 @@ class TileLoad:
     hidden: Rows
     ffn: Rows
     vocabulary: Rows
-    units: Tensor
-    heads: Tensor
+    units: Rows
+    heads: Rows
     parts: Tensor
     caches: Tensor
     share: Tensor
-    able: Tensor
     placed: Tensor
     instructions: Tensor
     rom: Tensor
@@ -90,8 +89,8 @@ def _rows(count: int, weight: Tensor, nodes: Tensor) -> Rows:
 class _Heads:
     """As in `TileLoad`, of the tiles of one band."""
 
-    units: Tensor
-    heads: Tensor
+    units: Rows
+    heads: Rows
     parts: Tensor
     caches: Tensor
     share: Tensor
@@ -103,10 +102,12 @@ def _heads(c, able, fraction, layers) -> _Heads:
     parts = torch.floor(able.detach() / c.kv_heads).clamp(1, group)
     count = c.kv_heads * parts  # units of a layer
     even, holds = able > count, (fraction > 0).double()
+    mean = torch.where(even, holds * count / able.clamp(min=1), count * fraction)
     units = torch.where(even, holds, ceil(count * fraction))
     caches = torch.where(even, holds * ceil(count * layers / able.clamp(min=1)), units * layers)
     share = torch.where(even, (caches / (units * layers).clamp(min=1e-9)).clamp(max=1), (units > 0).double())
-    return _Heads(units, ceil(units * group / parts), parts, caches, share)
+    heads = Rows(mean * group / parts, ceil(units * group / parts))
+    return _Heads(Rows(mean, units), heads, parts, caches, share)
 
 
 def tile_load(knobs: Knobs, scenario: Scenario) -> TileLoad:
@@ -120,7 +121,7 @@ def tile_load(knobs: Knobs, scenario: Scenario) -> TileLoad:
     fraction = weight["attention"] / (weight["attention"] * band.nodes).sum(1, keepdim=True).clamp(min=1e-12)
     heads = _heads(c, able, fraction, stages.layers)
     lowest = _heads(c, torch.round(able / stages.lower), fraction * stages.lower, stages.few)
-    units, parts, caches = heads.units, heads.parts, torch.maximum(heads.caches, lowest.caches)
+    caches = torch.maximum(heads.caches, lowest.caches)
     rows = {
         "qkv": _rows((c.heads + 2 * c.kv_heads) * c.head_dim, weight["attention"], band.nodes),
         "hidden": _rows(c.hidden, weight["ffn"], band.nodes), "ffn": _rows(c.ffn, weight["ffn"], band.nodes),
@@ -129,19 +130,19 @@ def tile_load(knobs: Knobs, scenario: Scenario) -> TileLoad:
     more = rows | {name: Rows(r.mean * stages.lower, ceil(r.mean * stages.lower)) for name, r in rows.items()
                    if name != "vocabulary"}  # a tile of the lowest band has most of a layer
     vmem, reach = (torch.maximum(*both) for both in zip(
-        _vector_memory(c, scenario.context, band, rows, heads), _vector_memory(c, scenario.context, band, more, lowest),
-        strict=True))
-    instructions = _instructions(c, stages, rows, units, heads.heads, heads.share, parts)
+        _vector_memory(c, scenario.context, band, rows, heads),
+        _vector_memory(c, scenario.context, replace(band, nodes=band.nodes / stages.lower), more, lowest), strict=True))
+    instructions = _instructions(c, stages, rows, heads)
     mxfp4 = scenario.workload.mxfp4
     rom = {kind: _rom_words(c, knobs.vlen, {n: getattr(r, kind) for n, r in rows.items()}, layers, mxfp4)
            for kind, layers in (("mean", c.layers * stages.part), ("most", stages.dense))}
     return TileLoad(
-        stages=stages, **rows, units=units, heads=heads.heads, parts=parts, caches=caches, share=heads.share, able=able,
-        placed=placed, instructions=instructions, rom=rom["mean"] * present, rom_most=rom["most"] * present,
-        rom_word=rom_word_bits(knobs.vlen, mxfp4),
+        stages=stages, **rows, units=heads.units, heads=heads.heads, parts=heads.parts, caches=caches,
+        share=heads.share, placed=placed, instructions=instructions, rom=rom["mean"] * present,
+        rom_most=rom["most"] * present, rom_word=rom_word_bits(knobs.vlen, mxfp4),
         imem=ceil(knobs.streams * instructions / knobs.fetch) * present, vmem=vmem * present,
         xmem=knobs.streams * _operand_memory(
-            c, scenario.context, knobs.vlen, rows, torch.maximum(heads.heads, lowest.heads)) * present,
+            c, scenario.context, knobs.vlen, rows, torch.maximum(heads.heads.most, lowest.heads.most)) * present,
         kvmem=knobs.streams * caches * _cache_words(c, scenario.context, knobs.vlen), reach=reach)
 
 
@@ -192,17 +193,17 @@ def _aligned(count):
 
 def _vector_memory(c, context, band, rows, held):
     """(words, first word beyond message buffers), aligned as the compiler does."""
-    d, blocks, ctx, heads = c.head_dim, len(value_blocks(c.head_dim)), _up(context), held.heads
+    d, blocks, ctx, heads = c.head_dim, len(value_blocks(c.head_dim)), _up(context), held.heads.most
     most_hidden = (rows["hidden"].most * (band.nodes > 0)).amax(1, keepdim=True)
     # behind the first stage the residual comes from a row start on
     common = _up(c.hidden + BLOCK) + _up(d) + _up(c.hidden * c.tied) + _up(c.heads * d + BLOCK) + _up(c.ffn + BLOCK)
     common = common + _aligned(most_hidden) + ROW * (band.pipeline_stages > 1)
-    slots = (heads + 2 * held.units) * _up(d)
+    slots = (heads + 2 * held.units.most) * _up(d)
     # scores, weighted values and head outputs; scale codes of every cache
     own = slots + heads.clamp(max=2) * (ctx + _up(d)) + heads * _up(d) + held.caches * blocks * ctx
     # messages of all streams come first, then what each has of its own
     reach = ROW + band.streams * common + (band.streams - 1) * own + slots
-    pieces = (band.nodes * (rows["hidden"].mean > 0) * _aligned(rows["hidden"].most)).sum(1, keepdim=True)
+    pieces = (band.nodes * mixed(rows["hidden"].mean, _aligned)).sum(1, keepdim=True)
     speaks = (rows["vocabulary"].mean > 0).double()
     own = own + ROW + speaks * (pieces + ROW + (_up(c.hidden) if c.tied else 0))
     away = (band.tiles > 1).double() * (rows["qkv"].mean > 0)
@@ -215,19 +216,25 @@ def _up(count: int) -> int:
     return -(-count // ROW) * ROW
 
 
-def _instructions(c, stages, rows, units, heads, held, parts):
+def senders_of(band: Knobs, hidden: Rows) -> Tensor:
+    """Tiles of a band that have rows of the hidden vector [B]."""
+    return (band.nodes * hidden.mean.clamp(max=1)).sum(1)
+
+
+def _instructions(c, stages, rows, held):
     """Instructions of one stream's program, phase by phase as `TileProgram` emits them, and a STREAM for each part."""
     band = stages.band
     blocks, tiles = len(value_blocks(c.head_dim)), band.tiles
     copies = torch.where(band.multicast > 0, torch.ones_like(tiles), tiles)
-    senders = (band.nodes * (rows["hidden"].mean > 0)).sum(1, keepdim=True)
+    senders = senders_of(band, rows["hidden"])[:, None]
+    units, heads = held.units.most, held.heads.most
     has = {name: (r.mean > 0).double() for name, r in rows.items()}
     chunk = torch.where(rows["ffn"].most <= 64, 16.0, 32.0)
     segments = rows["qkv"].mean / c.head_dim + has["qkv"]
-    away = torch.where(tiles > 1, segments * (1 + (parts - 1) * 2 * c.kv_heads / (c.heads + 2 * c.kv_heads)), 0.0)
+    away = torch.where(tiles > 1, segments * (1 + (held.parts - 1) * 2 * c.kv_heads / (c.heads + 2 * c.kv_heads)), 0.0)
     layer = has["qkv"] * 3 + 2 + 3 + has["hidden"] * 2 * (3 + copies) + has["ffn"] * 3
     layer = layer + PARTS * (groups(band)[0] > 1)
-    more = segments + away + held * (units * (1 + blocks) + heads * (4 + 2 * blocks + copies))
+    more = segments + away + held.share * (units * (1 + blocks) + heads * (4 + 2 * blocks + copies))
     more = more + has["ffn"] * words(rows["ffn"].most, chunk) * (4 + copies)
     start = 3 + has["vocabulary"] * senders * (2 + copies)
     chunks = words(rows["vocabulary"].most, torch.tensor(float(LOGITS_CHUNK), dtype=torch.float64,

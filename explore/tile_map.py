@@ -11,15 +11,19 @@ from math import ceil
 import numpy as np
 
 from explore.cycles import cycles
-from explore.network_load import packets
+from explore.network_load import gather_cycles, packets
 from explore.scenario import Scenario
 from explore.space import knobs_of
 from explore.tile_load import tile_load
 from hwgen.compiler.place import Placement, place
 from hwgen.compiler.words import rom_word_bytes, vector_words
 from hwgen.design import Design
+from hwgen.isa import KIND_BITS
 from hwgen.model_config import ModelConfig
+from hwgen.noc.gather import MAX_UNICAST_FLITS, cut
+from hwgen.noc.network import bits_for
 from hwgen.noc.routes import DIRECTIONS, tree
+from hwgen.rtl.packet import PacketFormat
 
 LINK_CLASSES = {"east": "row", "west": "row", "north": "column", "south": "column", "local": "local"}
 
@@ -82,7 +86,7 @@ def deviation(design: Design, scenario: Scenario, maps: TileMap | None = None) -
     load = tile_load(knobs, scenario)
     form, part = packets(knobs, load.reach), load.stages.part
     timing = cycles(knobs, load, form, scenario, scenario.at)
-    embedding = form.flits(load.hidden.most, True) * (1 - part)  # all of it is the first stage's, not of the mean's
+    embedding = gather_cycles(knobs, form, load.hidden.mean)[1] * (1 - part)  # it is the first stage's alone
     sent = (timing.sent + embedding)[0].numpy()
     kinds = np.array(design.node_class).reshape(design.height, design.width)
     band = sent[kinds[: round(float(load.stages.band.height))]]
@@ -142,13 +146,17 @@ def _attention(config: ModelConfig, placement: Placement, vlen, position: int) -
 
 
 def _format(design, scenario):
-    knobs = knobs_of(design)
-    form = packets(knobs, tile_load(knobs, scenario).reach)
-    per_flit, header, several = (int(t) for t in (form.per_flit, form.header, form.several))
+    """Flits of a message of `count` words, a gather's or another's, in the hardware's own packets."""
+    reach = int(tile_load(knobs_of(design), scenario).reach.amax())
+    least = KIND_BITS + (design.streams - 1).bit_length()
+    form = PacketFormat(
+        width=design.width, height=design.height, flit_bits=design.flit_bits, buffer_flits=design.buffer_flits,
+        address_bits=max(least, bits_for(reach - 1)), multicast=design.multicast,
+        virtual_channels=design.virtual_channels, routing=design.routing, streams=design.streams)
 
     def flits(count, gathered):
-        payload = ceil(count / per_flit)
-        return payload + header * ceil(payload / (max(1, several) if gathered else 16))
+        longest = form.multicast_flits if gathered and design.multicast else MAX_UNICAST_FLITS
+        return sum(cut(ceil(count / form.words_per_flit), longest, form.header_flits))
 
     return flits
 

@@ -40,7 +40,7 @@ ROUNDS = 40
 
 
 def random_shape(index: int, generator: torch.Generator) -> Workload:
-    """A Llama-like model of 0.2 M to 3 G parameters, sizes independent but for their order."""
+    """A Llama-like model, mostly of 0.2 M to 3 G parameters, sizes independent but for their order."""
     def between(low, high):
         return low * (high / low) ** float(torch.rand((), generator=generator))
 

@@ -38,7 +38,7 @@ def test_cpu_and_gpu_agree(designs, scenario):
 
 def test_all_is_made_on_the_device_of_the_designs(designs, scenario, monkeypatch):
     """The device `meta` has shapes and no values: an operation with a tensor of the CPU fails there as on a GPU."""
-    monkeypatch.setattr(stages, "bands", lambda count, *_: count.new_zeros(len(count), 6))  # looks values up
+    monkeypatch.setattr(stages, "bands", lambda count, *_: count.new_zeros(len(count), 7))  # looks values up
     assert {tensor.device.type for _, tensor in _tensors(evaluate(designs[:8].to("meta"), scenario))} == {"meta"}
 
 

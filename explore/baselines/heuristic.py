@@ -7,7 +7,7 @@ from hwgen.design import Design, TileClass
 
 
 def largest_fastest(ask: AskTell, seed: int) -> None:
-    """Square meshes of one class from the largest down, at the highest clock, until one is feasible; a few dozen tries.
+    """Square meshes of one class from the largest down, at the highest clock, until one is feasible; 96 tries at most.
 
     `seed` makes no difference.
     """
