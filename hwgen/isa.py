@@ -91,6 +91,18 @@ OPERATIONS = {
 }
 """unit -> mnemonic -> (op code, fields)."""
 
+BOUNDS = {
+    (unit, op): {name: (-(1 << bits - 1), (1 << bits - 1) - 1) if name in SIGNED else (0, (1 << bits) - 1)
+                 for name, bits in fields}
+    for unit, ops in OPERATIONS.items() for op, (_, fields) in ops.items()}
+"""(unit, mnemonic) -> field -> its least and its largest value."""
+ROW_WORDS = BOUNDS[Unit.MATRIX, "MATMUL"]["kwords"][1]
+"""Words of a matrix row at most."""
+CACHE_STRIDE = BOUNDS[Unit.VECTOR, "COPY"]["stride"][1]
+"""Words of a key of one head at most, and of a value element of all positions."""
+TOKENS = BOUNDS[Unit.CONTROL, "RANGE"]["hi"][1]
+"""Of a vocabulary at most."""
+
 _NAMES = {unit: {code: name for name, (code, _) in ops.items()} for unit, ops in OPERATIONS.items()}
 
 
@@ -107,23 +119,28 @@ class Instruction:
     push: int = 0
 
 
+def check(instruction: Instruction) -> None:
+    """Raises ValueError naming a field that the operation lacks or that does not fit."""
+    bounds = BOUNDS[instruction.unit, instruction.op]
+    for name, value in instruction.fields.items():
+        if name not in bounds:
+            raise ValueError(f"{instruction.op} has no field {name}")
+        low, high = bounds[name]
+        if not low <= value <= high:
+            raise ValueError(f"{instruction.op} {name} must be {low} to {high}, not {value}")
+
+
 def encode(instruction: Instruction) -> int:
-    """The 128-bit word. Raises ValueError naming the field that does not fit."""
+    """The 128-bit word. Raises ValueError as `check`."""
+    check(instruction)
     code, layout = OPERATIONS[instruction.unit][instruction.op]
     common = (instruction.unit, code, instruction.when, instruction.fence, instruction.pop, instruction.push)
     word, at = 0, 0
     for (_, width), value in zip(COMMON, common, strict=True):
         word |= value << at
         at += width
-    fields = instruction.fields
-    if not fields.keys() <= {name for name, _ in layout}:
-        raise ValueError(f"{instruction.op} has no field {sorted(fields.keys() - {n for n, _ in layout})[0]}")
     for name, width in layout:
-        value = fields.get(name, 0)
-        low, high = (-(1 << width - 1), 1 << width - 1) if name in SIGNED else (0, 1 << width)
-        if not low <= value < high:
-            raise ValueError(f"{instruction.op} {name} must be {low} to {high - 1}, not {value}")
-        word |= (value & ((1 << width) - 1)) << at
+        word |= (instruction.fields.get(name, 0) & ((1 << width) - 1)) << at
         at += width
     return word
 

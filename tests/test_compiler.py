@@ -232,6 +232,21 @@ def test_what_an_instruction_cannot_count_is_refused(config, context, message):
         compile_chip(shape_only(config, context), Design(1, 1))
 
 
+def test_more_heads_on_a_tile_than_a_token_counter_holds_are_refused():
+    config = replace(CONFIG, heads=64, kv_heads=64)
+    compile_chip(shape_only(config, 64), Design(2, 1))
+    with pytest.raises(HwgenError, match="tokens of a tile's matrix unit that its vector unit has yet to take must be "
+                                         "at most 54, not 66: its heads are too many"):
+        compile_chip(shape_only(config, 64), Design(1, 1))
+
+
+def test_exponents_that_no_field_holds_are_refused():
+    graph = shape_only(CONFIG, 64)
+    graph = replace(graph, layers=(graph.layers[0], replace(graph.layers[1], silu_frac=-36)))
+    with pytest.raises(HwgenError, match=r"SILU shift must be -64 to 63, not 64, in the program of tile 0,0 with vlen"):
+        compile_chip(graph, Design(2, 1))
+
+
 def test_weight_roms_have_few_depths_and_hold_what_is_placed():
     chip = compile_chip(shape_only(CONFIG, 64), Design(4, 4))
     assert len(set(chip.rom_depths)) <= 8

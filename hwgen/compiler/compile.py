@@ -16,7 +16,7 @@ from hwgen.compiler.words import pack_codes, pack_rows, pack_table, rom_word_byt
 from hwgen.design import Design, TileClass
 from hwgen.errors import HwgenError
 from hwgen.integer_graph import IntegerGraph, biased, matrix_shape
-from hwgen.isa import LONGEST, VMEM_BITS, WIDTH, Instruction
+from hwgen.isa import LONGEST, TOKENS, VMEM_BITS, WIDTH, Instruction, check
 
 ADDRESS_LIMITS = {"vmem": 1 << VMEM_BITS, "xmem": 1 << 16, "kvmem": 1 << 20, "rom": 1 << 24}
 """Words that the instruction fields can address."""
@@ -98,8 +98,8 @@ def _slice_words(graph: IntegerGraph, part: RomSlice, vlen: int) -> np.ndarray:
 def compile_chip(graph: IntegerGraph, design: Design) -> CompiledChip:
     """Place, map, program and prove. Raises HwgenError with the number that a too-small design breaks."""
     config = graph.config
-    if config.vocab >= 1 << 20:
-        raise HwgenError(f"vocabulary must be below {1 << 20} tokens, not {config.vocab}")
+    if config.vocab > TOKENS:
+        raise HwgenError(f"vocabulary must be at most {TOKENS} tokens, not {config.vocab}")
     placement = place(config, design)
     memories = [map_tile(t, config, graph.context, design, placement) for t in range(design.tiles)]
     tiles = []
@@ -112,6 +112,7 @@ def compile_chip(graph: IntegerGraph, design: Design) -> CompiledChip:
         for parts in streams:
             connect([step for part in parts for step in part.steps])
         program = take_turns(streams, design.pipeline_stages, placement.stage(index))
+        _prove_fields(program, memory, design, graph)
         tiles.append(CompiledTile(memory, program, slices))
     depths = tuple(_depths(design, index, tiles, graph) for index in range(len(design.classes)))
     reach = max(region.base + region.size for m in memories for region in m.message_regions())
@@ -135,10 +136,23 @@ def _check_addresses(memory: TileMemory, design: Design, graph: IntegerGraph):
 
 def _check(what: str, words: int, limit: int, memory: TileMemory, design: Design, graph: IntegerGraph):
     if words > limit:
-        x, y = memory.index % design.width, memory.index // design.width
         raise HwgenError(
-            f"{what} of tile {x},{y} must be at most {limit} words, not {words}, "
+            f"{what} of tile {_place(memory, design)} must be at most {limit} words, not {words}, "
             f"at context {graph.context}: use more tiles or a shorter context{_or_fewer(design)}")
+
+
+def _prove_fields(program: list[Instruction], memory: TileMemory, design: Design, graph: IntegerGraph):
+    """Whatever a program says can be encoded: words of rows and strides of caches, and exponents of any graph."""
+    try:
+        for instruction in program:
+            check(instruction)
+    except ValueError as error:
+        raise HwgenError(f"{error}, in the program of tile {_place(memory, design)} with vlen {memory.cls.vlen} "
+                         f"and context {graph.context}") from None
+
+
+def _place(memory: TileMemory, design: Design) -> str:
+    return f"{memory.index % design.width},{memory.index // design.width}"
 
 
 def _or_fewer(design: Design) -> str:

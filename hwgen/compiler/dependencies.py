@@ -10,11 +10,12 @@ givers. Streams touch nothing of each other's and have tokens of their own, so e
 
 from dataclasses import dataclass, field
 
+from hwgen.errors import HwgenError
 from hwgen.isa import Instruction, Unit, When
 
 UNITS = (Unit.MATRIX, Unit.VECTOR, Unit.SEND)
-TOKEN_LIMIT = 63
-"""Largest value of a token counter (6 bits)."""
+TOKEN_LIMIT = 63 - 9
+"""Tokens outstanding at most: a counter has 6 bits, and the taker may lag behind by 8 stations and what it works on."""
 
 
 @dataclass(slots=True)
@@ -84,8 +85,8 @@ def _collect(step, index, histories, unit_of):
 def connect(steps: list[Step]) -> None:
     """Set `pop`, `push` and `fence` of every instruction so that all conflicting accesses keep program order.
 
-    Raises ValueError if an instruction depends on one that is issued under another condition, if no token can keep the
-    order of tokens, or if more tokens than a counter holds can be outstanding.
+    Raises ValueError if an instruction depends on one that is issued under another condition or no token can keep the
+    order of tokens, HwgenError if more tokens than a counter holds can be outstanding.
     """
     histories, knowledge, fenced = {}, _Knowledge(), {}
     unit_of = [s.instruction.unit for s in steps]
@@ -134,7 +135,7 @@ def _giver(steps, index, unit, last, taken):
 
 def _check_tokens(steps):
     """No token counter may overflow however far one unit runs ahead of another."""
-    outstanding = {}
+    outstanding, most = {}, (0, Unit.MATRIX, Unit.MATRIX)
     for step in steps:
         i = step.instruction
         for unit in UNITS:
@@ -143,6 +144,8 @@ def _check_tokens(steps):
         for unit in UNITS:
             if i.push >> unit & 1:
                 outstanding[i.unit, unit] = outstanding.get((i.unit, unit), 0) + 1
-                # the taker may lag behind by a full queue of 8 stations and one instruction in its unit
-                if outstanding[i.unit, unit] + 9 > TOKEN_LIMIT:
-                    raise ValueError("more tokens outstanding than a token counter holds")
+                most = max(most, (outstanding[i.unit, unit], i.unit, unit))
+    tokens, giver, taker = most
+    if tokens > TOKEN_LIMIT:
+        raise HwgenError(f"tokens of a tile's {giver.name.lower()} unit that its {taker.name.lower()} unit has yet to "
+                         f"take must be at most {TOKEN_LIMIT}, not {tokens}: its heads are too many or too long")
