@@ -10,11 +10,12 @@ from explore.network_load import Packets
 from explore.node import RETICLE_MM2
 from explore.scenario import Scenario
 from explore.space import Knobs
-from explore.tile_load import TileLoad
+from explore.straight import words
+from explore.tile_load import TileLoad, row_words
 from hwgen.compiler.compile import ADDRESS_LIMITS, IMEM_WORDS
 from hwgen.compiler.tile_memory import BLOCK
 from hwgen.design import CHIP_RULES
-from hwgen.isa import LONGEST
+from hwgen.isa import CACHE_STRIDE, LONGEST, ROW_WORDS
 from hwgen.noc.network import Network
 
 PATH_PS_7NM = 1274.4
@@ -32,9 +33,11 @@ class Reason(Enum):
     STAGES = "pipeline_stages must be at most the rows of the mesh and the layers of the model"
     HEADER = "buffer_flits must hold the header and one flit of payload of a multicast packet, flit_bits its route"
     ROM = "the weight ROM of a tile must be within what instructions can address"
-    KV = "the KV cache of a tile must be within what instructions can address: use more tiles or a shorter context"
+    KV = ("the KV cache of a tile must be within what instructions can address, context / vlen within 4,095: "
+          "use more tiles or a shorter context")
     VMEM = "the vector memory of a tile must be within what instructions can address, the context within 65,535"
-    XMEM = "the operand memory of a tile must be within what instructions can address"
+    XMEM = ("the operand memory of a tile must be within what instructions can address, "
+            "no row of a matrix above 4,095 words")
     IMEM = "the program of a tile must be within the largest program ROM"
     CLOCK = "clock_mhz must be within what the node's gates allow"
     RETICLE = "the die must fit one reticle"
@@ -92,6 +95,19 @@ def _longest(scenario: Scenario) -> int:
     return max(scenario.context, BLOCK + max(c.hidden, c.heads * c.head_dim, c.ffn))
 
 
+def _row(load: TileLoad, scenario: Scenario, vlen: Tensor) -> Tensor:
+    """Words of the longest matrix row on a tile [B, K]."""
+    c = scenario.workload.config
+    rows = ((load.qkv, c.hidden, c.attention_bias), (load.hidden, c.heads * c.head_dim, c.output_bias),
+            (load.ffn, c.hidden, c.mlp_bias), (load.hidden, c.ffn, c.mlp_bias), (load.vocabulary, c.hidden, False))
+    return torch.stack([(own.mean > 0) * row_words(length, vlen, bias) for own, length, bias in rows]).amax(0)
+
+
+def _stride(load: TileLoad, scenario: Scenario, vlen: Tensor) -> Tensor:
+    """Words of a key of one head or of a value element of all positions, whichever are more, on a tile [B, K]."""
+    return (load.caches > 0) * words(max(scenario.context, scenario.workload.config.head_dim), vlen)
+
+
 def violations(knobs: Knobs, load: TileLoad, form: Packets, scenario: Scenario, area: Tensor, power: Tensor,
                latency: Tensor) -> tuple[Tensor, Tensor]:
     """(summed relative excess, bits of `Reason`) [B]."""
@@ -106,10 +122,12 @@ def violations(knobs: Knobs, load: TileLoad, form: Packets, scenario: Scenario, 
         Reason.HEADER: (1 - form.several[:, 0]).clamp(min=0) + over(form.routing, knobs.flit_bits)[:, 0],
         # two words of 4-bit codes have two addresses
         Reason.ROM: over(rom, ADDRESS_LIMITS["rom"] // (2 if scenario.workload.mxfp4 else 1)),
-        Reason.KV: over(load.kvmem.amax(1), ADDRESS_LIMITS["kvmem"]),
+        Reason.KV: over(load.kvmem.amax(1), ADDRESS_LIMITS["kvmem"])
+        + over(_stride(load, scenario, knobs.vlen).amax(1), CACHE_STRIDE),
         Reason.VMEM: over(load.vmem.amax(1), ADDRESS_LIMITS["vmem"])
         + over(load.vocabulary.most.amax(1).clamp(min=_longest(scenario)), LONGEST),
-        Reason.XMEM: over(load.xmem.amax(1), ADDRESS_LIMITS["xmem"]),
+        Reason.XMEM: over(load.xmem.amax(1), ADDRESS_LIMITS["xmem"])
+        + over(_row(load, scenario, knobs.vlen).amax(1), ROW_WORDS),
         Reason.IMEM: over(load.imem.amax(1), IMEM_WORDS),
         Reason.CLOCK: over(knobs.clock_mhz[:, 0], clock_limit_mhz(scenario)),
         Reason.RETICLE: over(area, RETICLE_MM2),
