@@ -1,7 +1,8 @@
 """Placement, words, dependencies, proofs and capacities."""
 
 from dataclasses import replace
-from itertools import pairwise
+from itertools import combinations, pairwise
+from operator import ge
 
 import numpy as np
 import pytest
@@ -9,7 +10,7 @@ import pytest
 from hwgen.arithmetic import mxfp4
 from hwgen.arithmetic.mx import quantize_float
 from hwgen.compiler import compile as compiler
-from hwgen.compiler.compile import compile_chip
+from hwgen.compiler.compile import compile_chip, few_depths
 from hwgen.compiler.dependencies import Step, connect
 from hwgen.compiler.memory import Region
 from hwgen.compiler.place import Placement, place, split
@@ -247,8 +248,37 @@ def test_exponents_that_no_field_holds_are_refused():
         compile_chip(graph, Design(2, 1))
 
 
-def test_weight_roms_have_few_depths_and_hold_what_is_placed():
-    chip = compile_chip(shape_only(CONFIG, 64), Design(4, 4))
-    assert len(set(chip.rom_depths)) <= 8
-    assert all(depth >= tile.memory.rom.used for depth, tile in zip(chip.rom_depths, chip.tiles, strict=True))
-    assert sum(chip.rom_depths) < 1.1 * sum(tile.memory.rom.used for tile in chip.tiles)
+def _rom_words(config, design):
+    """(needed, in the chip) words of every tile's weight ROM."""
+    chip = compile_chip(shape_only(config, 64), design)
+    return [tile.memory.rom.used for tile in chip.tiles], chip.rom_depths
+
+
+@pytest.mark.parametrize("mesh", [(4, 4), (6, 6)])
+def test_weight_roms_of_up_to_8_depths_hold_what_is_placed_and_no_more(mesh):
+    needed, depths = _rom_words(CONFIG, Design(*mesh))
+    assert depths == tuple(needed) and 1 < len(set(depths)) <= 8
+
+
+def test_weight_roms_of_many_needs_have_8_depths_and_little_padding():
+    classes = (TileClass("a"), TileClass("b", vlen=64), TileClass("c", wmem_kib=64))
+    design = Design(5, 8, pipeline_stages=7, classes=classes[:2], node_class=(0, 0, 0, 1, 1) * 8)
+    needed, depths = _rom_words(replace(CONFIG, layers=9), design)
+    assert len(set(needed)) > 8 == len(set(depths)) and all(map(ge, depths, needed))
+    assert sum(depths) < 1.01 * sum(needed)
+    fixed = replace(design, classes=classes, node_class=(0, 0, 0, 1, 2) * 8)
+    needed, depths = _rom_words(replace(CONFIG, layers=9), fixed)
+    assert len(set(depths)) == 8 and all(map(ge, depths, needed)) and set(depths[4::5]) == {64 * 1024 // 33}
+
+
+@pytest.mark.parametrize("count", [1, 2, 4])
+def test_few_depths_waste_least(count):
+    rng = np.random.default_rng(count)
+    needs = dict(zip(rng.permutation(200)[:8].tolist(), rng.integers(1, 50, 8).tolist(), strict=True))
+
+    def size(depths):
+        return sum(width * min(d for d in depths if d >= level) for level, width in needs.items())
+
+    chosen = few_depths(needs, count)
+    assert len(chosen) == count and chosen == sorted(chosen)
+    assert size(chosen) == min(size((*some, max(needs))) for some in combinations(needs, count - 1))

@@ -1,5 +1,6 @@
 """The compiler: integer graph and design in, programs and memory images out, every capacity proven."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 import numpy as np
@@ -119,7 +120,8 @@ def compile_chip(graph: IntegerGraph, design: Design) -> CompiledChip:
     prove_routes(design)
     prove_order(design, placement)
     address_bits = max(1, (reach - 1).bit_length())
-    return CompiledChip(graph, design, placement, tiles, depths, _rom_depths(design, tiles, depths), address_bits)
+    rom_depths = _rom_depths(design, tiles, depths, graph.weights)
+    return CompiledChip(graph, design, placement, tiles, depths, rom_depths, address_bits)
 
 
 def _limit(name: str, graph: IntegerGraph) -> int:
@@ -169,16 +171,39 @@ def _depths(design: Design, index: int, tiles, graph: IntegerGraph) -> Depths:
     return _fit(cls, needed, graph)
 
 
-def _rom_depths(design: Design, tiles, depths) -> tuple[int, ...]:
-    """A fixed capacity as it is; else the smallest of a few depths, chosen at even ranks among what tiles need."""
+def _rom_depths(design: Design, tiles, depths, weights: str) -> tuple[int, ...]:
+    """A fixed capacity as it is; else the smallest of a few depths that is enough, chosen for the least ROM in all."""
     fixed = {i for i, cls in enumerate(design.classes) if cls.wmem_kib is not None}
-    levels = sorted({t.memory.rom.used for t in tiles if design.node_class[t.memory.index] not in fixed})
-    count = max(1, ROM_DEPTHS - len(fixed))
-    chosen = sorted({max(2, levels[-1 - i * len(levels) // count]) for i in range(min(count, len(levels)))})
+    needs = Counter()
+    for memory in (t.memory for t in tiles if design.node_class[t.memory.index] not in fixed):
+        needs[max(2, memory.rom.used)] += rom_word_bytes(memory.cls.vlen, weights)
+    chosen = few_depths(needs, max(1, ROM_DEPTHS - len(fixed)))
     return tuple(
         depths[c].rom if (c := design.node_class[t.memory.index]) in fixed
         else next(level for level in chosen if level >= t.memory.rom.used)
         for t in tiles)
+
+
+def few_depths(needs: dict[int, int], count: int) -> list[int]:
+    """At most `count` of the depths needed, so that all memories, each as deep as the next of these, are smallest.
+
+    `needs`: bytes of a word of all memories together that need a depth.
+    """
+    levels = np.array(sorted(needs), np.float64)
+    if len(levels) <= count:
+        return sorted(needs)
+    widths = np.cumsum([0.0] + [needs[level] for level in levels])
+    # bytes of needs first .. last, all as deep as the last [last, first]
+    group = levels[:, None] * np.where(np.tri(len(levels)), widths[1:, None] - widths[:-1], np.inf)
+    least, starts = group[:, 0], []
+    for _ in range(count - 1):
+        split = group[:, 1:] + least[:-1]
+        starts.append(split.argmin(1) + 1)
+        least = split.min(1)
+    ends = [len(levels)]
+    for start in reversed(starts):
+        ends.append(start[ends[-1] - 1])
+    return [int(levels[end - 1]) for end in reversed(ends)]
 
 
 def _kib(count: int) -> str:
