@@ -223,13 +223,16 @@ def test_vector_memory_beyond_its_address_is_refused():
 
 
 @pytest.mark.parametrize(("config", "context", "message"), [
-    ({"vocab": 70000, "max_context": 8}, 8, "logits in vmem of tile 0,0 must be at most 65535 words, not 70000"),
-    ({"vocab": 100, "max_context": 70000}, 70000, "scores0 in vmem of tile 0,0 must be at most 65535 words, not 70000"),
+    ({"vocab": 70000}, 8, "logits in vmem .* 65535 words, not 70000, at context 8: use more tiles"),
+    ({}, 70000, "scores0 in vmem .* 65535 words, not 70000, at context 70000: use a shorter context"),
+    ({"hidden": 65504}, 8, "x in vmem of tile 0,0 must be at most 65535 words, not 65536, at context 8"),
+    ({"heads": 2047}, 8, "attention in vmem of tile 0,0 must be at most 65535 words, not 65536, at context 8"),
+    ({"ffn": 65504}, 8, "h in vmem of tile 0,0 must be at most 65535 words, not 65536, at context 8"),
 ])
-def test_what_an_instruction_cannot_count_is_refused(config, context, message):
-    config = ModelConfig(hidden=32, layers=1, heads=1, kv_heads=1, head_dim=32, ffn=32, norm_eps=1e-5, tied=True,
-                         **config)
-    with pytest.raises(HwgenError, match=message):
+def test_what_an_instruction_cannot_count_is_refused_with_advice_that_helps(config, context, message):
+    config = ModelConfig(**{"vocab": 100, "hidden": 32, "layers": 1, "heads": 1, "kv_heads": 1, "head_dim": 32,
+                            "ffn": 32, "norm_eps": 1e-5, "tied": True, "max_context": context} | config)
+    with pytest.raises(HwgenError, match=f"{message}$"):
         compile_chip(shape_only(config, context), Design(1, 1))
 
 

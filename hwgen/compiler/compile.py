@@ -131,16 +131,21 @@ def _limit(name: str, graph: IntegerGraph) -> int:
 
 def _check_addresses(memory: TileMemory, design: Design, graph: IntegerGraph):
     longest = max(memory.vmem.regions, key=lambda region: region.size)
-    _check(f"{longest.name} in vmem", longest.size, LONGEST, memory, design, graph)
+    # every tile has the whole of x, attention and h; else only logits are longer than scores and codes of all positions
+    advice = {"x": "", "attention": "", "h": "", "logits": ": use more tiles"}.get(
+        longest.name, ": use a shorter context")
+    _check(f"{longest.name} in vmem", longest.size, LONGEST, advice, memory, design, graph)
     for part in (memory.vmem, memory.xmem, memory.kvmem, memory.rom):
-        _check(part.name, part.used, _limit(part.name, graph), memory, design, graph)
+        fewer = f", or fewer than {design.streams} streams" if design.streams > 1 and part is not memory.rom else ""
+        advice = f": use more tiles or a shorter context{fewer}"
+        _check(part.name, part.used, _limit(part.name, graph), advice, memory, design, graph)
 
 
-def _check(what: str, words: int, limit: int, memory: TileMemory, design: Design, graph: IntegerGraph):
+def _check(what: str, words: int, limit: int, advice: str, memory: TileMemory, design: Design, graph: IntegerGraph):
     if words > limit:
         raise HwgenError(
             f"{what} of tile {_place(memory, design)} must be at most {limit} words, not {words}, "
-            f"at context {graph.context}: use more tiles or a shorter context{_or_fewer(design)}")
+            f"at context {graph.context}{advice}")
 
 
 def _prove_fields(program: list[Instruction], memory: TileMemory, design: Design, graph: IntegerGraph):
@@ -155,10 +160,6 @@ def _prove_fields(program: list[Instruction], memory: TileMemory, design: Design
 
 def _place(memory: TileMemory, design: Design) -> str:
     return f"{memory.index % design.width},{memory.index // design.width}"
-
-
-def _or_fewer(design: Design) -> str:
-    return f", or fewer than {design.streams} streams" if design.streams > 1 else ""
 
 
 def _depths(design: Design, index: int, tiles, graph: IntegerGraph) -> Depths:
