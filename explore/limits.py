@@ -11,11 +11,12 @@ from explore.node import RETICLE_MM2
 from explore.scenario import Scenario
 from explore.space import Knobs
 from explore.straight import words
-from explore.tile_load import TileLoad, row_words
+from explore.tile_load import TileLoad, rom_table_bits, row_words
 from hwgen.compiler.compile import ADDRESS_LIMITS, IMEM_WORDS
-from hwgen.compiler.tile_memory import BLOCK
+from hwgen.compiler.memory import ROW
+from hwgen.compiler.tile_memory import BLOCK, up
 from hwgen.design import CHIP_RULES
-from hwgen.isa import CACHE_STRIDE, LONGEST, ROW_WORDS
+from hwgen.isa import CACHE_STRIDE, LONGEST, ROW_WORDS, TOKENS
 from hwgen.noc.network import Network
 
 PATH_PS_7NM = 1274.4
@@ -35,7 +36,8 @@ class Reason(Enum):
     ROM = "the weight ROM of a tile must be within what instructions can address"
     KV = ("the KV cache of a tile must be within what instructions can address, context / vlen within 4,095: "
           "use more tiles or a shorter context")
-    VMEM = "the vector memory of a tile must be within what instructions can address, the context within 65,535"
+    VMEM = ("the vector memory of a tile must be within what instructions can address, no vector and no context above "
+            "65,535, no vocabulary above 1,048,575")
     XMEM = ("the operand memory of a tile must be within what instructions can address, "
             "no row of a matrix above 4,095 words")
     IMEM = "the program of a tile must be within the largest program ROM"
@@ -95,6 +97,20 @@ def _longest(scenario: Scenario) -> int:
     return max(scenario.context, BLOCK + max(c.hidden, c.heads * c.head_dim, c.ffn))
 
 
+def _tables(knobs: Knobs, load: TileLoad, scenario: Scenario) -> tuple[Tensor, Tensor]:
+    """Words of vector memory and of ROM [B, K] that tables and their rows take on the tile that has all of them.
+
+    Those of rotation and final gain lie on one tile where there are one or two, and on tiles of any class; every tile
+    has the constants of biases.
+    """
+    c = scenario.workload.config
+    biased = c.attention_bias or c.output_bias or c.mlp_bias
+    vmem = knobs.streams * (up(c.head_dim, ROW) + up(c.hidden * c.tied, ROW) + ROW * biased)
+    rom = rom_table_bits(c, scenario.context, knobs.vlen, scenario.workload.mxfp4) / load.rom_word
+    present = knobs.nodes > 0
+    return vmem * present, (rom + biased * 2 * words(2 + BLOCK, knobs.vlen)) * present
+
+
 def _row(load: TileLoad, scenario: Scenario, vlen: Tensor) -> Tensor:
     """Words of the longest matrix row on a tile [B, K]."""
     c = scenario.workload.config
@@ -114,18 +130,20 @@ def violations(knobs: Knobs, load: TileLoad, form: Packets, scenario: Scenario, 
     def over(value, limit):
         return (value / limit - 1).clamp(min=0)
 
-    rom = load.rom_most.amax(1)
+    vmem, rom = (own + tables for own, tables in zip(
+        (load.vmem, load.rom_most), _tables(knobs, load, scenario), strict=True))
+    longest = load.vocabulary.most.amax(1).clamp(min=_longest(scenario))
     excess = {
         Reason.NO_TILE: 1 - load.placed.double(),
         Reason.NETWORK: 1 - _network_exists(knobs).double(),
         Reason.STAGES: over(knobs.pipeline_stages[:, 0], knobs.height[:, 0].clamp(max=scenario.workload.layers)),
         Reason.HEADER: (1 - form.several[:, 0]).clamp(min=0) + over(form.routing, knobs.flit_bits)[:, 0],
         # two words of 4-bit codes have two addresses
-        Reason.ROM: over(rom, ADDRESS_LIMITS["rom"] // (2 if scenario.workload.mxfp4 else 1)),
+        Reason.ROM: over(rom.amax(1), ADDRESS_LIMITS["rom"] // (2 if scenario.workload.mxfp4 else 1)),
         Reason.KV: over(load.kvmem.amax(1), ADDRESS_LIMITS["kvmem"])
         + over(_stride(load, scenario, knobs.vlen).amax(1), CACHE_STRIDE),
-        Reason.VMEM: over(load.vmem.amax(1), ADDRESS_LIMITS["vmem"])
-        + over(load.vocabulary.most.amax(1).clamp(min=_longest(scenario)), LONGEST),
+        Reason.VMEM: over(vmem.amax(1), ADDRESS_LIMITS["vmem"]) + over(longest, LONGEST)
+        + max(0, scenario.workload.vocab / TOKENS - 1),
         Reason.XMEM: over(load.xmem.amax(1), ADDRESS_LIMITS["xmem"])
         + over(_row(load, scenario, knobs.vlen).amax(1), ROW_WORDS),
         Reason.IMEM: over(load.imem.amax(1), IMEM_WORDS),

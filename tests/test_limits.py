@@ -49,6 +49,30 @@ def test_words_that_no_field_of_an_instruction_holds(vlen, context, config, reas
     _agree(Design(1, 1, classes=(TileClass("t", vlen=vlen),)), config, context, reason, message)
 
 
+TWO = Design(2, 1, streams=2, classes=(TileClass("t", vlen=256),))
+ONE = Design(1, 1, classes=(TileClass("t", vlen=8),))
+CODES = {"hidden": 16384, "heads": 2, "kv_heads": 2, "layers": 8, "ffn": 96}
+ROWS = {"hidden": 2048, "head_dim": 128, "ffn": 96}
+
+
+@pytest.mark.parametrize(("design", "config", "context", "reason", "message"), [
+    (TWO, CODES, 47232, Reason.VMEM, None),
+    (TWO, CODES, 47233, Reason.VMEM,
+     "vmem of tile 1,0 must be at most 1048576 words, not 1048624, .* or fewer than 2 streams$"),
+    (ONE, ROWS | {"vocab": 64359}, 3000, Reason.ROM, None),
+    (ONE, ROWS | {"vocab": 64360}, 3000, Reason.ROM,
+     "rom of tile 0,0 must be at most 16777216 words, not 16777472, .* more tiles or a shorter context$"),
+])
+def test_rows_of_tables_count(design, config, context, reason, message):
+    _agree(design, config, context, reason, message)
+
+
+@pytest.mark.parametrize(("vocab", "message"), [
+    ((1 << 20) - 1, None), (1 << 20, "vocabulary must be at most 1048575 tokens, not 1048576")])
+def test_tokens_that_no_instruction_names(vocab, message):
+    _agree(Design(8, 4), {"vocab": vocab}, 8, Reason.VMEM, message)
+
+
 def test_a_tile_class_is_refused_for_what_its_own_tiles_do():
     """Only tiles with heads have a cache, only those with rows of a matrix multiply by its input."""
     wide, narrow = TileClass("a", vlen=32), TileClass("b", vlen=8, shares=(0.0, 1.0, 1.0))
