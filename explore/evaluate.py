@@ -78,7 +78,11 @@ def evaluate(designs: Tensor, scenario: Scenario, space: Space | None = None, *,
 
 
 def evaluate_design(design: Design, scenario: Scenario) -> Evaluation:
-    """The figures of one design, a batch of one; its classes may lie anywhere on the mesh."""
+    """The figures of one design, a batch of one; its classes may lie anywhere on the mesh.
+
+    With pipeline stages every class is taken to have its part of each stage: `place` refuses a design where one that
+    lies in rows leaves a stage without a share, which is not looked for here.
+    """
     return evaluate_knobs(knobs_of(design), scenario)
 
 
