@@ -16,7 +16,7 @@ from explore.scenario import Scenario
 from explore.space import Knobs
 from explore.stages import groups
 from explore.straight import mixed, words
-from explore.tile_load import TileLoad, row_words, senders_of
+from explore.tile_load import TileLoad, ffn_chunk, row_words, senders_of
 from hwgen.compiler.tile_memory import value_blocks
 
 NORM_FRONT, COPY_FRONT = 4, 2
@@ -160,7 +160,7 @@ def _phases(c, band, load, form, seen, length, o, spread):
     heads, kv, arrivals = (spent * spread for spent in (heads, kv, arrivals))
     out_vector = vector(c.heads * c.head_dim) + vector(load.hidden.most, 2)
     down_vector = vector(c.ffn) + vector(load.hidden.most, 2)
-    chunk = torch.where(load.ffn.most <= 64, 16.0, 32.0).minimum(load.ffn.most.clamp(min=1))
+    chunk = ffn_chunk(load.ffn).minimum(load.ffn.most.clamp(min=1))
     pieces = torch.ceil(load.ffn.most.detach() / chunk)
     last = load.ffn.most - (pieces - 1) * chunk
     gating = words(load.ffn.most, band.lanes) * 3 * spread

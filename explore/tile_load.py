@@ -16,7 +16,7 @@ from explore.stages import Stages, groups, stages_of
 from explore.straight import ceil, mixed, words
 from hwgen.compiler.memory import ROW
 from hwgen.compiler.tile_memory import BLOCK, value_blocks
-from hwgen.compiler.tile_program import LOGITS_CHUNK
+from hwgen.compiler.tile_program import CHUNKS, FEW_ROWS, LOGITS_CHUNK
 from hwgen.compiler.words import HIGH_LIMB, LOW_LIMB
 from hwgen.isa import WIDTH
 
@@ -216,6 +216,12 @@ def _up(count: int) -> int:
     return -(-count // ROW) * ROW
 
 
+def ffn_chunk(ffn: Rows) -> Tensor:
+    """Rows of gate and up that a tile works on at a time [B, K], as `hwgen.compiler.tile_program.ffn_chunk`."""
+    few, more = (torch.full_like(ffn.most, float(rows)) for rows in CHUNKS)
+    return torch.where(ffn.most <= FEW_ROWS, few, more)
+
+
 def senders_of(band: Knobs, hidden: Rows) -> Tensor:
     """Tiles of a band that have rows of the hidden vector [B]."""
     return (band.nodes * hidden.mean.clamp(max=1)).sum(1)
@@ -229,7 +235,7 @@ def _instructions(c, stages, rows, held):
     senders = senders_of(band, rows["hidden"])[:, None]
     units, heads = held.units.most, held.heads.most
     has = {name: (r.mean > 0).double() for name, r in rows.items()}
-    chunk = torch.where(rows["ffn"].most <= 64, 16.0, 32.0)
+    chunk = ffn_chunk(rows["ffn"])
     segments = rows["qkv"].mean / c.head_dim + has["qkv"]
     away = torch.where(tiles > 1, segments * (1 + (held.parts - 1) * 2 * c.kv_heads / (c.heads + 2 * c.kv_heads)), 0.0)
     layer = has["qkv"] * 3 + 2 + 3 + has["hidden"] * 2 * (3 + copies) + has["ffn"] * 3

@@ -16,6 +16,7 @@ from explore.scenario import Scenario
 from explore.space import knobs_of
 from explore.tile_load import tile_load
 from hwgen.compiler.place import Placement, place
+from hwgen.compiler.tile_program import ffn_chunk
 from hwgen.compiler.words import rom_word_bytes, vector_words
 from hwgen.design import Design
 from hwgen.isa import KIND_BITS
@@ -168,7 +169,7 @@ def _sent(config, design, scenario, placement, rows, layers):
     sent = np.zeros(design.tiles)
     for t in range(design.tiles):
         n, ffn = int(rows["hidden"][t]), int(rows["ffn"][t])
-        chunk = 16 if ffn <= 64 else 32
+        chunk = ffn_chunk(ffn)
         whole, rest = divmod(ffn, chunk)
         sent[t] = layers[t] * (2 * flits(n, True) + whole * flits(chunk, True) + flits(rest, True))
         sent[t] += heads[t] * flits(config.head_dim, True) + flits(n, True) * (placement.stage(t) == 0)

@@ -18,6 +18,13 @@ from hwgen.isa import Dest, Index, Unit, When
 RESULT, LOGITS, LOGITS_LAST, DONE = range(4)
 """Message kinds of the host port."""
 LOGITS_CHUNK = 64
+FEW_ROWS, CHUNKS = 64, (16, 32)
+"""Rows of gate and up at a time, where a tile has few or more of them."""
+
+
+def ffn_chunk(rows: int) -> int:
+    """Rows of gate and up that a tile with `rows` of them works on at a time."""
+    return CHUNKS[rows > FEW_ROWS]
 
 
 class TileProgram(TileAttention):
@@ -155,7 +162,7 @@ class TileProgram(TileAttention):
             return
         gate_rom = self.rom("gate", layer, start, stop, words)
         up_rom = self.rom("up", layer, start, stop, words)
-        chunk = 16 if stop - start <= 64 else 32
+        chunk = ffn_chunk(stop - start)
         for a in range(start, stop, chunk):
             n = min(chunk, stop - a)
             name = (a - start) // chunk
