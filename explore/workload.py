@@ -1,6 +1,5 @@
 """What a model asks of a chip, from its config.json alone: operators, parameters, bytes, cache growth, hazards."""
 
-import json
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -11,7 +10,7 @@ from explore.vision import VisionTower, read_vision
 from hwgen.errors import HwgenError
 from hwgen.integer_graph import IntegerGraph, is_graph_file
 from hwgen.load import load
-from hwgen.load_hf import parse_config
+from hwgen.load_hf import json_object, parse_config
 from hwgen.model_config import ModelConfig
 from hwgen.quantize import narrow_matrices
 
@@ -159,17 +158,6 @@ def _read(path: Path, model: str) -> Workload:
 
 
 def _from_json(file: Path, name: str) -> Workload:
-    try:
-        raw = json.loads(file.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise HwgenError(f"{file.name} of {name!r} must be JSON, not damaged ({error})") from None
-    if not isinstance(raw, dict):
-        raise HwgenError(f"{file.name} of {name!r} must be a JSON object, not {type(raw).__name__}")
-    text = raw.get("text_config", raw)
-    if not isinstance(text, dict):
-        raise HwgenError(f"Model {name!r} is not supported: text_config must be an object, not {text!r}")
-    if text is not raw:
-        # The class named there is that of the language part inside the other model, which computes as Llama does.
-        text = {key: value for key, value in text.items() if key != "architectures"}
-    config = parse_config(text, name)
+    raw = json_object(file)
+    config = parse_config(raw, name)
     return Workload(name, config, read_vision(raw, config.hidden, name))

@@ -28,6 +28,12 @@ PLAIN = {
 SIZES = ("embedding_length", "block_count", "feed_forward_length", "attention.head_count", "context_length")
 OPTIONAL_SIZES = ("attention.head_count_kv", "attention.key_length", "attention.value_length", "rope.dimension_count",
                   "attention.sliding_window")
+NAMES = {
+    "vocab": f"rows of {OUTSIDE['embed']}", "hidden": "llama.embedding_length", "layers": "llama.block_count",
+    "heads": "llama.attention.head_count", "kv_heads": "llama.attention.head_count_kv",
+    "head_dim": "llama.attention.key_length", "ffn": "llama.feed_forward_length", "max_context": "llama.context_length",
+    "norm_eps": "llama.attention.layer_norm_rms_epsilon", "rope_theta": "llama.rope.freq_base",
+    "bos": "tokenizer.ggml.bos_token_id", "eos": "tokenizer.ggml.eos_token_id (or eot, eom)"}
 DAMAGE = (ValueError, LookupError, OverflowError, TypeError, MemoryError)
 
 
@@ -117,7 +123,7 @@ def _sizes(fields: dict, stored: dict) -> tuple[ModelConfig | None, list[str]]:
         bos=fields.get("tokenizer.ggml.bos_token_id"), eos=eos[0] if eos else None, eos_ids=eos,
         rope_theta=float(get("rope.freq_base", 10000.0)), rope_factors=_rope_factors(stored),
     )
-    return config, problems + size_problems(config)
+    return config, problems + size_problems(config, NAMES)
 
 
 def _rope_factors(stored: dict) -> tuple[float, ...] | None:

@@ -5,7 +5,9 @@ Of a vision-language model around one of these (idefics3 and smolvlm, as SmolVLM
 """
 
 import json
+import math
 from pathlib import Path
+from reprlib import repr as shown
 
 from hwgen.errors import HwgenError
 from hwgen.float_model import FloatModel, LazyTensors
@@ -18,6 +20,11 @@ VISION_TYPES = {"idefics3": "Idefics3ForConditionalGeneration", "smolvlm": "Smol
 """Models of images and text whose language part, `text_config`, is one of MODEL_TYPES."""
 REQUIRED = ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "vocab_size",
             "max_position_embeddings")
+NAMES = {
+    "vocab": "vocab_size", "hidden": "hidden_size", "layers": "num_hidden_layers", "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads", "head_dim": "head_dim", "ffn": "intermediate_size",
+    "max_context": "max_position_embeddings", "norm_eps": "rms_norm_eps", "rope_theta": "rope_theta",
+    "bos": "bos_token_id", "eos": "eos_token_id"}
 OUTSIDE = {"embed": "model.embed_tokens.weight", "norm": "model.norm.weight", "head": "lm_head.weight"}
 INSIDE = {
     "attn_norm": "input_layernorm", "ffn_norm": "post_attention_layernorm",
@@ -44,7 +51,7 @@ def _config_file(folder: Path) -> dict:
     file = folder / "config.json"
     if not file.is_file():
         raise HwgenError(f"Model folder {str(folder)!r} must hold a config.json (or give a GGUF file)")
-    return _json_object(file)
+    return json_object(file)
 
 
 def parse_config(raw: dict, name: str) -> ModelConfig:
@@ -93,13 +100,14 @@ def _language_part(raw: dict, name: str) -> dict:
         key: value for key, value in text.items() if key != "architectures" and value is not None}
 
 
-def _json_object(file: Path) -> dict:
+def json_object(file: Path) -> dict:
+    """The object in a JSON file. Raises HwgenError for any other contents."""
     try:
         raw = json.loads(file.read_text("utf-8"))
     except (ValueError, RecursionError) as error:
         raise HwgenError(f"{file.name} of {str(file.parent)!r} must be JSON, not damaged ({error})") from error
     if not isinstance(raw, dict):
-        raise HwgenError(f"{file.name} of {str(file.parent)!r} must be a JSON object, not {type(raw).__name__}")
+        raise HwgenError(f"{file.name} of {str(file.parent)!r} must be a JSON object, not {shown(raw)}")
     return raw
 
 
@@ -133,14 +141,27 @@ def _sliding(raw: dict, kind: str | None) -> list[str]:
 
 
 def _wrong_types(raw: dict) -> list[str]:
-    kinds = [("a whole number", (int,), [*REQUIRED, "num_key_value_heads", "head_dim", "bos_token_id"]),
-             ("a number", (int, float), ["rms_norm_eps", "rope_theta"]),
-             ("true or false", (bool,), ["tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window"])]
-    problems = [f"{name} must be {words}, not {raw[name]!r}" for words, types, names in kinds for name in names
-                if raw.get(name) is not None and type(raw[name]) not in types]
-    if any(type(token) is not int for token in _ids(raw.get("eos_token_id"))):
-        problems.append(f"eos_token_id must be a whole number or a list of them, not {raw['eos_token_id']!r}")
+    kinds = [("a whole number", _is_whole, [*REQUIRED, "num_key_value_heads", "head_dim", "bos_token_id"]),
+             ("a finite number", _is_finite, ["rms_norm_eps", "rope_theta"]),
+             ("true or false", lambda value: type(value) is bool,
+              ["tie_word_embeddings", "attention_bias", "mlp_bias", "use_sliding_window"])]
+    problems = [f"{name} must be {words}, not {shown(raw[name])}" for words, right, names in kinds for name in names
+                if raw.get(name) is not None and not right(raw[name])]
+    if not all(map(_is_whole, _ids(raw.get("eos_token_id")))):
+        problems.append(f"eos_token_id must be a whole number or a list of them, not {shown(raw['eos_token_id'])}")
     return problems
+
+
+def _is_whole(value) -> bool:
+    return type(value) is int
+
+
+def _is_finite(value) -> bool:
+    """Whether it is a number that a float can hold: JSON has larger ones, and Python reads Infinity and NaN, too."""
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:
+        return False
 
 
 def _ids(value) -> tuple:
@@ -154,8 +175,8 @@ def _config(raw: dict) -> tuple[ModelConfig | None, list[str]]:
     head_dim = raw.get("head_dim")
     if head_dim is None:
         if heads < 1 or hidden % heads:
-            return None, [f"head_dim must be given where hidden_size {hidden} is not a multiple of "
-                          f"num_attention_heads {heads}"]
+            return None, [f"head_dim must be given where hidden_size {shown(hidden)} is not a multiple of "
+                          f"num_attention_heads {shown(heads)}"]
         head_dim = hidden // heads
     theta, scaling, problems = _rope(raw)
     eps = raw.get("rms_norm_eps")
@@ -170,7 +191,7 @@ def _config(raw: dict) -> tuple[ModelConfig | None, list[str]]:
         mlp_bias=llama and bool(raw.get("mlp_bias", False)), bos=raw.get("bos_token_id"),
         eos=eos[0] if eos else None, eos_ids=eos, rope_theta=theta, rope_scaling=scaling,
     )
-    return config, problems + size_problems(config)
+    return config, problems + size_problems(config, NAMES)
 
 
 def _rope(raw: dict) -> tuple[float, Llama3Scaling | None, list[str]]:
@@ -189,14 +210,18 @@ def _rope(raw: dict) -> tuple[float, Llama3Scaling | None, list[str]]:
     kind = rope.get("rope_type", rope.get("type", "default"))
     scaling, fields = None, ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
     wanted = ("rope_theta", *fields) if kind == "llama3" else ("rope_theta",)
-    wrong = [name for name in wanted if type(rope.get(name)) not in (int, float)]
-    if wrong:
-        problems.append(f"rope parameters must hold the numbers {', '.join(wrong)}")
-    elif kind == "llama3":
-        scaling = Llama3Scaling(*(float(rope[name]) for name in fields[:3]), int(rope[fields[3]]))
+    lacking = [name for name in wanted if rope.get(name) is None]
+    wrong = [name for name in wanted if name not in lacking and not _is_finite(rope[name])]
     if kind not in ("default", "llama3"):
         problems.append(f"rope_type must be 'default' or 'llama3', not {kind!r}")
-    return 1.0 if wrong else float(rope["rope_theta"]), scaling, problems
+    if lacking:
+        problems.append(f"rope parameters must hold the numbers {', '.join(lacking)}")
+    problems += [f"{name} must be a finite number, not {shown(rope[name])}" for name in wrong]
+    if lacking or wrong:
+        return 1.0, None, problems
+    if kind == "llama3":
+        scaling = Llama3Scaling(*(float(rope[name]) for name in fields[:3]), int(rope[fields[3]]))
+    return float(rope["rope_theta"]), scaling, problems
 
 
 # weights
@@ -223,7 +248,7 @@ def _is_file_name(text) -> bool:
 def _weight_files(folder: Path) -> list[Path]:
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        shards = _json_object(index).get("weight_map")
+        shards = json_object(index).get("weight_map")
         if not isinstance(shards, dict) or not all(_is_file_name(shard) for shard in shards.values()):
             raise HwgenError(f"{index.name} of {str(folder)!r} must have a weight_map of names to files of the folder")
         files = [folder / shard for shard in sorted(set(shards.values()))]

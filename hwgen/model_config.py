@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from reprlib import repr as shown
 
 LARGEST = {
     "vocab": 1 << 24, "hidden": 1 << 20, "layers": 1 << 12, "heads": 1 << 12, "kv_heads": 1 << 12, "head_dim": 1 << 16,
     "ffn": 1 << 20, "max_context": 1 << 30,
 }
 """Sizes beyond which a file is damaged rather than a model large."""
+EPSILON_SUM = 15
+"""The most that epsilon times the hidden size may be: the integer graph has four bits before its binary point."""
 
 
 @dataclass(frozen=True)
@@ -140,35 +144,38 @@ def _several(rule: str, names: list[str]) -> str:
     return f"{'tensors' if len(names) > 1 else 'tensor'} {', '.join(names[:3])}{rest} {rule}"
 
 
-def size_problems(config: ModelConfig) -> list[str]:
-    """Reasons why the sizes cannot form a model; empty if they can."""
+def size_problems(config: ModelConfig, names: Mapping[str, str]) -> list[str]:
+    """Reasons why the sizes cannot form a model; empty if they can. `names`: a field's name in the model's file."""
     problems = [
-        f"{name} must be 1 to {limit}, not {value!r}"
+        f"{names[name]} must be 1 to {limit}, not {shown(value)}"
         for name, limit in LARGEST.items() if not 1 <= (value := getattr(config, name)) <= limit
     ]
     if problems:
         return problems
-    problems = [f"{name} token must be 0 to {config.vocab - 1}, not {token!r}"
+    problems = [f"{names[name]} must be 0 to {config.vocab - 1}, not {shown(token)}"
                 for name, tokens in (("bos", (config.bos,)), ("eos", config.eos_ids))
                 for token in tokens if token is not None and not 0 <= token < config.vocab]
     if config.head_dim % 2:
-        problems.append(f"head_dim must be even, not {config.head_dim}")
+        problems.append(f"{names['head_dim']} must be even, not {config.head_dim}")
     if config.heads % config.kv_heads:
-        problems.append(f"heads must be a multiple of kv_heads ({config.kv_heads}), not {config.heads}")
-    if not (config.norm_eps >= 0 and math.isfinite(config.norm_eps)):
-        problems.append(f"norm_eps must be a finite number >= 0, not {config.norm_eps!r}")
+        problems.append(f"{names['heads']} must be a multiple of {names['kv_heads']} ({config.kv_heads}), "
+                        f"not {config.heads}")
+    if not 0 <= config.norm_eps <= EPSILON_SUM / config.hidden:
+        problems.append(f"{names['norm_eps']} must be 0 to {EPSILON_SUM} / {config.hidden}, not {config.norm_eps!r}")
     if not (config.rope_theta > 0 and math.isfinite(config.rope_theta)):
-        problems.append(f"rope_theta must be a finite number > 0, not {config.rope_theta!r}")
+        problems.append(f"{names['rope_theta']} must be a finite number > 0, not {config.rope_theta!r}")
     return problems + _rope_problems(config)
 
 
 def _rope_problems(config: ModelConfig) -> list[str]:
     problems = []
     scaling = config.rope_scaling
-    if scaling and not (scaling.factor > 0 and 0 < scaling.low_freq < scaling.high_freq
-                        and scaling.original_context > 0):
-        problems.append("llama3 rope scaling must have positive values with low_freq_factor < high_freq_factor, "
-                        f"not {scaling}")
+    if scaling and not (scaling.factor > 0 and 0 < scaling.low_freq < scaling.high_freq):
+        problems.append("llama3 rope scaling must have positive values with low_freq_factor < high_freq_factor, not "
+                        f"factor {scaling.factor:g}, low {scaling.low_freq:g}, high {scaling.high_freq:g}")
+    if scaling and not 1 <= scaling.original_context <= LARGEST["max_context"]:
+        problems.append(f"original_max_position_embeddings must be 1 to {LARGEST['max_context']}, "
+                        f"not {shown(scaling.original_context)}")
     factors = config.rope_factors
     if factors is not None and (len(factors) != config.head_dim // 2 or not all(f > 0 for f in factors)):
         problems.append(f"rope factors must be {config.head_dim // 2} positive numbers, not {len(factors)} numbers "

@@ -38,8 +38,6 @@ def quantize(model: FloatModel, *, weights: str = "mxint8", head: str = "mxint8"
     config = model.config
     mxfp4 = narrow_matrices(config, weights, head)
     context = check_context(config, context)
-    if norm_epsilon(config) >= 1 << 28:
-        raise HwgenError(f"norm_eps * hidden must be below 16, not {config.norm_eps * config.hidden}")
     statistics = calibrate(model, context, calibration, seed)
     layers, seen = [], {"logits": statistics.most("logits")}
     for i in range(config.layers):

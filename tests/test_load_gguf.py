@@ -135,10 +135,10 @@ def test_config_and_no_weights(file):
     (("add_causal_attention", False), "llama.attention.causal must be True or absent, not False"),
     (("add_rope_scaling_factor", 4.0),
      "llama.rope.scaling.factor must be 1 or absent without a llama.rope.scaling.type, not 4.0"),
-    (("add_eos_token_id", 67), "eos token must be 0 to 66, not 67"),
+    (("add_eos_token_id", 67), "tokenizer.ggml.eos_token_id (or eot, eom) must be 0 to 66, not 67"),
     (("add_logit_scale", 2.0), "llama.logit_scale must be 1.0 or absent, not 2.0"),
     (("add_feed_forward_length", [76, 76]), "llama.feed_forward_length must be one whole number, not [76, 76]"),
-    (("add_head_count_kv", 4), "heads must be a multiple of kv_heads (4), not 6"),
+    (("add_head_count_kv", 4), "llama.attention.head_count must be a multiple of llama.attention.head_count_kv (4)"),
 ])
 def test_unsupported(file, metadata, message):
     write_gguf(tiny(), file, metadata=[metadata])

@@ -1,4 +1,5 @@
 import json
+import math
 
 import numpy as np
 import pytest
@@ -7,10 +8,14 @@ from safetensors.numpy import load_file, save_file
 from tiny_llama import CASES, LLAMA3, some_tokens, tiny, torch_logits
 from transformers import LlamaForCausalLM
 
+from explore.workload import read_workload
 from hwgen.errors import HwgenError
 from hwgen.float_model import logits
 from hwgen.load import load
 from hwgen.model_config import Llama3Scaling, ModelConfig
+
+HUGE = 10**400
+"""A whole number that no float holds."""
 
 
 @pytest.fixture
@@ -118,7 +123,7 @@ def test_config_that_is_no_config(folder):
     (folder / "config.json").write_text('{"model_type": "lla')
     assert "config.json" in refused(folder) and "must be JSON" in refused(folder)
     (folder / "config.json").write_text("[]")
-    assert "must be a JSON object, not list" in refused(folder)
+    assert "must be a JSON object, not []" in refused(folder)
     (folder / "config.json").write_bytes(b"\xff\xfe{}")
     assert "must be JSON" in refused(folder)
 
@@ -141,18 +146,26 @@ def test_lacking_fields_are_all_named(folder):
     ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor must be 1, not 0.5"),
     ({"layer_types": ["sliding_attention", "full_attention"]}, "layer_types must all be 'full_attention'"),
     ({"head_dim": 7}, "head_dim must be even, not 7"),
-    ({"num_key_value_heads": 4}, "heads must be a multiple of kv_heads (4), not 6"),
+    ({"num_key_value_heads": 4}, "num_attention_heads must be a multiple of num_key_value_heads (4), not 6"),
     ({"head_dim": None, "num_attention_heads": 5}, "head_dim must be given"),
-    ({"intermediate_size": 0}, "ffn must be 1 to 1048576, not 0"),
-    ({"hidden_size": 10**30}, "hidden must be 1 to 1048576, not 1000000000"),
-    ({"num_hidden_layers": 10**9}, "layers must be 1 to 4096, not 1000000000"),
-    ({"bos_token_id": 67}, "bos token must be 0 to 66, not 67"),
-    ({"eos_token_id": [5, -1]}, "eos token must be 0 to 66, not -1"),
+    ({"intermediate_size": 0}, "intermediate_size must be 1 to 1048576, not 0"),
+    ({"hidden_size": 10**30}, "hidden_size must be 1 to 1048576, not 1000000000"),
+    ({"num_hidden_layers": 10**9}, "num_hidden_layers must be 1 to 4096, not 1000000000"),
+    ({"bos_token_id": 67}, "bos_token_id must be 0 to 66, not 67"),
+    ({"eos_token_id": [5, -1]}, "eos_token_id must be 0 to 66, not -1"),
     ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "must be equal where both are given"),
     ({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "must be one object for all layers"),
     ({"hidden_size": "48"}, "hidden_size must be a whole number, not '48'"),
     ({"attention_bias": "no"}, "attention_bias must be true or false, not 'no'"),
-    ({"rms_norm_eps": -1.0}, "norm_eps must be a finite number >= 0"),
+    ({"rms_norm_eps": -1.0}, "rms_norm_eps must be 0 to 15 / 48, not -1.0"),
+    ({"rms_norm_eps": 1e308}, "rms_norm_eps must be 0 to 15 / 48, not 1e+308"),
+    ({"hidden_size": -1}, "hidden_size must be 1 to 1048576, not -1"),
+    ({"vocab_size": 0}, "vocab_size must be 1 to 16777216, not 0"),
+    ({"num_attention_heads": 10**400}, "num_attention_heads must be 1 to 4096, not 1000"),
+    ({"rms_norm_eps": HUGE}, "rms_norm_eps must be a finite number, not 1000"),
+    ({"rms_norm_eps": math.nan}, "rms_norm_eps must be a finite number, not nan"),
+    ({"rope_parameters": None, "rope_theta": HUGE}, "rope_theta must be a finite number, not 1000"),
+    ({"rope_parameters": {"rope_theta": math.inf}}, "rope_theta must be a finite number, not inf"),
     ({"eos_token_id": ["a"]}, "eos_token_id must be a whole number or a list of them"),
     ({"model_type": "mistral", "architectures": None, "sliding_window": 32},
      "sliding_window must be null or at least max_position_embeddings 64, not 32"),
@@ -162,6 +175,23 @@ def test_lacking_fields_are_all_named(folder):
 def test_unsupported(folder, values, message):
     edit(folder, **values)
     assert message in refused(folder, weights=False)
+
+
+@pytest.mark.parametrize("name", [name for name in LLAMA3 if name != "rope_type"])
+@pytest.mark.parametrize("value", [HUGE, math.inf, -math.inf, math.nan, "1"], ids=lambda value: str(value)[:4])
+def test_rope_scaling_that_is_no_number(folder, name, value):
+    edit(folder, rope_parameters=LLAMA3 | {name: value})
+    sentence = f"{name} must be a finite number, not "
+    for read in (load, read_workload):
+        with pytest.raises(HwgenError, match=sentence) as error:
+            read(folder)
+        assert len(str(error.value)) < 200 + len(str(folder))
+
+
+@pytest.mark.parametrize("value", [0, 10**300])
+def test_a_rope_scaling_from_no_context(folder, value):
+    edit(folder, rope_parameters=LLAMA3 | {"original_max_position_embeddings": value})
+    assert "original_max_position_embeddings must be 1 to 1073741824, not " in refused(folder)
 
 
 def test_every_reason_in_one_error(folder):

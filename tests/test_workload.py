@@ -92,7 +92,10 @@ def test_a_folder_with_only_its_config_is_enough(tmp_path):
     ({"model_type": "gpt2"}, "model_type must be"),
     ({"vision_config": {"patch_size": 0}}, "patch_size must be a whole number from 1 to 65536, not 0"),
     ({"vision_config": {"image_size": 160, "patch_size": 32}}, "scale_factor must divide the 5 patches"),
-    ({"text_config": 3}, "text_config must be an object, not 3"),
+    ({"num_hidden_layers": -1}, "num_hidden_layers must be 1 to 4096, not -1"),
+    ({"rms_norm_eps": 10**400}, "rms_norm_eps must be a finite number, not 1000"),
+    ({"model_type": "llava", "text_config": {"model_type": "llama"}}, "model_type must be .*, not 'llava'"),
+    ({"model_type": "idefics3", "text_config": 3}, "text_config must be an object, not 3"),
 ])
 def test_bad_configs_are_refused(tmp_path, change, message):
     good = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 176, "num_hidden_layers": 2,
