@@ -26,6 +26,7 @@ Where it departs from the paper, and why:
 """
 
 import copy
+import io
 import os
 import zipfile
 from dataclasses import asdict, dataclass
@@ -216,7 +217,7 @@ class Agent:
     @classmethod
     def load_policy(cls, path: Path, state_size: int, shape: ActionShape, napkin: Napkin) -> tuple["Agent", Tensor]:
         """(agent, cases). Raises HwgenError unless `path` is a policy for states and actions of this layout."""
-        saved = read_saved(path, FORMAT)
+        saved = read_saved(path, FORMAT, "Agent")
         try:
             if (tuple(saved["steps"]), tuple(saved["choices"])) != (shape.steps, shape.choices) \
                     or len(saved["scales"][0]) != state_size:
@@ -227,28 +228,39 @@ class Agent:
             agent.mean, agent.std, *rest = saved["scales"]
             agent.surrogate.load_state_dict({"net": agent.surrogate.net.state_dict(), "scales": rest})
             cases = shape.snap(saved["cases"].float())
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise HwgenError(f"Agent {str(path)!r} must be whole, not damaged ({error})") from None
+        except (KeyError, TypeError, ValueError, RuntimeError):
+            raise HwgenError(f"Agent {str(path)!r} must be whole, not damaged") from None
         return agent, cases
 
 
 def write_saved(state: dict, path: Path) -> None:
-    """Replaces a file at once, so that a kill leaves the old or the new."""
+    """Replaces a file at once, so that a kill leaves the old or the new. Raises HwgenError where it cannot be."""
     part = path.with_name(path.name + ".part")
-    torch.save(state, part)
-    os.replace(part, path)
+    contents = io.BytesIO()  # given a file, torch has its own words for a full disk
+    torch.save(state, contents)
+    try:
+        part.write_bytes(contents.getbuffer())
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise HwgenError(f"{str(path)!r} must be writable, but: {error.strerror}") from None
 
 
-def read_saved(path: Path, wanted: str) -> dict:
-    """The tensors in a file that carries the format mark `wanted`. Raises HwgenError for any other file."""
+def read_saved(path: Path, wanted: str, what: str = "File") -> dict:
+    """The tensors in a file that carries the format mark `wanted`. Raises HwgenError for any other file.
+
+    `what`: the part that the file plays, for the sentence.
+    """
+    name = f"{what} {str(path)!r}"
     try:
         with zipfile.ZipFile(path) as parts:  # torch does not check the sums of the parts
             if parts.testzip():
                 raise zipfile.BadZipFile
         saved = torch.load(path, weights_only=True)
     except Exception as error:  # torch raises a dozen kinds for a damaged file
-        raise HwgenError(f"{str(path)!r} must be a file that hwgen saved, not damaged or foreign "
-                         f"({type(error).__name__})") from None
+        unread = isinstance(error, OSError) and error.filename is not None
+        why = f"but: {error.strerror}" if unread else "not damaged or foreign"
+        raise HwgenError(f"{name} must be a file that hwgen saved, {why}") from None
     if not isinstance(saved, dict) or saved.get("format") != wanted:
-        raise HwgenError(f"{str(path)!r} must be a {wanted} file, not another")
+        raise HwgenError(f"{name} must be a {wanted} file, not another")
     return saved

@@ -39,23 +39,23 @@ class Designer:
     @classmethod
     def load(cls, path: Path = SHIPPED, space: Space | None = None) -> "Designer":
         """The agent in a file that `explore.train` wrote. Raises HwgenError for any other."""
-        saved = read_saved(path, FORMAT)
+        saved = read_saved(path, FORMAT, "Agent")
         try:
             layout = tuple(Part(label, kind, tuple(values)) for label, kind, values in saved["layout"])
             if not layout:
                 raise ValueError("no knobs")
             codec = Codec(space or Space(), layout)
-        except _FOREIGN as error:
-            raise HwgenError(f"Agent {str(path)!r} must be trained for this space of designs: {error}") from None
+        except _FOREIGN:
+            raise HwgenError(f"Agent {str(path)!r} must be trained for this space of designs, not another") from None
         names = tuple(scenario_features(Scenario(read_workload("stories260k"), 28, context=64)))
         width = len(names) + len(GOAL_FEATURES) + 1 + codec.shape.size + len(OBSERVATIONS)
         try:
             agent, cases = Agent.load_policy(path, width, codec.shape, Napkin(codec, names))
             whole = agent.mean.shape == agent.std.shape == (width,) and cases.shape[1:] == (codec.shape.size,)
-        except _FOREIGN as error:
-            raise HwgenError(f"Agent {str(path)!r} must be whole, not damaged ({type(error).__name__})") from None
+        except _FOREIGN:
+            whole = False
         if not whole:
-            raise HwgenError(f"Agent {str(path)!r} must be whole, not damaged (scales or cases)")
+            raise HwgenError(f"Agent {str(path)!r} must be whole, not damaged")
         return cls(agent, codec, cases)
 
     @cached_property

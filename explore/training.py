@@ -149,11 +149,11 @@ class Training:
 
     def load(self, path: Path) -> None:
         """Goes on from a checkpoint of the same hyper-parameters and fields. Raises HwgenError for any other file."""
-        saved = read_saved(path, FORMAT + "-training")
+        saved = read_saved(path, FORMAT + "-training", "Checkpoint")
         try:
             self._restore(path, saved)
-        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            raise HwgenError(f"Checkpoint {str(path)!r} must be whole, not damaged ({type(error).__name__})") from None
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):
+            raise HwgenError(f"Checkpoint {str(path)!r} must be whole, not damaged") from None
 
     def _restore(self, path, saved):
         agent = self.agent

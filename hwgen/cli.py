@@ -4,7 +4,7 @@ import os
 import sys
 
 from hwgen.commands import app
-from hwgen.errors import HwgenError
+from hwgen.errors import DISK_FULL, HwgenError
 from hwgen.interrupts import interruptible
 
 # Products here are small: a second BLAS thread would only spin. Set before NumPy loads, in the commands.
@@ -25,6 +25,8 @@ def _run():
     except BrokenPipeError:
         return 1
     except OSError as error:
+        if error.errno in DISK_FULL:
+            _fail(f"Files must fit where they are written, but: {error.strerror}")
         if error.filename is None:
             raise
         _fail(f"{error.filename} must be within reach, but: {error.strerror}")

@@ -148,6 +148,9 @@ class IntegerGraph:
             save_file(arrays, partial, metadata=meta)
             os.chmod(partial, 0o666 & ~_umask())
             os.replace(partial, path)
+        except SafetensorError as error:  # the library's words for a full disk
+            Path(partial).unlink(missing_ok=True)
+            raise HwgenError(f"Output must be writable, not {str(path)!r}: {error}") from None
         except BaseException:
             Path(partial).unlink(missing_ok=True)
             raise

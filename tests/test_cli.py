@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import shutil
 import signal
 import subprocess
@@ -16,14 +17,14 @@ MODEL = ROOT / "examples/model"
 DESIGN = ROOT / "examples/designs/2x2.yaml"
 
 
-def hwgen(*arguments, timeout=300):
+def hwgen(*arguments, timeout=300, **options):
     command = [sys.executable, "-m", "hwgen.cli", *(a if isinstance(a, bytes) else str(a) for a in arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=ROOT)
+    return subprocess.run(command, capture_output=True, text=True, timeout=timeout, cwd=ROOT, **options)
 
 
-def refused(*arguments):
+def refused(*arguments, **options):
     """The sentence on stderr of a command that must fail, with nothing on stdout."""
-    done = hwgen(*arguments)
+    done = hwgen(*arguments, **options)
     assert done.returncode == 2, done.stderr
     assert not done.stdout and "Traceback" not in done.stderr
     return done.stderr.strip().splitlines()[-1]
@@ -86,6 +87,20 @@ def test_refusals(arguments, message, tmp_path):
     arguments = [tmp_path / "out" if a == "out" else a for a in arguments]
     assert message in refused(*arguments)
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(("command", "sentence"), [
+    (["generate", MODEL, DESIGN, "--no-images"], "hwgen: Files must fit where they are written, but: File too large"),
+    (["quantize", MODEL, "--tokens", 64, "--context", 16], "hwgen: Output must be writable, not "),
+    (["explore", MODEL, "--side", 4, "--evaluations", 100], "must be writable, but: File too large"),
+], ids=lambda value: value[0] if isinstance(value, list) else "")
+def test_no_room_for_files(command, sentence, tmp_path):
+    def limited():
+        resource.setrlimit(resource.RLIMIT_FSIZE, (8192, 8192))
+
+    told = refused(*command, "-o", tmp_path / "out", preexec_fn=limited)
+    assert sentence in told and told.endswith(("File too large", "(os error 27)"))
+    assert not [path for path in tmp_path.rglob("*") if path.name != ".out.nodes"]
 
 
 def test_prompt_needs_a_tokenizer(tmp_path):

@@ -1,3 +1,5 @@
+import errno
+
 import pytest
 
 from hwgen.emit.write import MARKER, output_folder, write_files, write_folder
@@ -59,6 +61,16 @@ def test_an_interrupt_leaves_nothing_new(tmp_path, stop):
         write_folder(target, {"b": pieces()}, force=True)
     assert listing(target) == [MARKER, "old"]
     assert [p.name for p in target.parent.iterdir()] == ["out"]
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path):
+    def pieces():
+        yield b"half"
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(HwgenError, match="Output folder must be writable, not .*out: No space left on device"):
+        write_folder(tmp_path / "deep" / "out", {"a": pieces()})
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_folder_that_filled_up_meanwhile_is_left_alone(tmp_path):

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from hwgen.errors import HwgenError
+from hwgen.errors import DISK_FULL, HwgenError
 
 MARKER = ".hwgen"
 """File in every folder that hwgen made; only such a folder may be overwritten."""
@@ -58,9 +58,11 @@ def output_folder(folder: Path, force: bool = False):
                 if old.exists():
                     old.rename(folder)
                 raise
-    except BaseException:
+    except BaseException as error:
         for parent in created:
             shutil.rmtree(parent, ignore_errors=True)
+        if isinstance(error, OSError) and error.errno in DISK_FULL:
+            raise _unwritable(folder, error) from None
         raise
 
 
@@ -85,7 +87,11 @@ def _folder_beside(folder: Path):
     try:
         return tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent, ignore_cleanup_errors=True)
     except OSError as error:
-        raise HwgenError(f"Output folder must be writable, not {folder}: {error.strerror}") from None
+        raise _unwritable(folder, error) from None
+
+
+def _unwritable(folder: Path, error: OSError) -> HwgenError:
+    return HwgenError(f"Output folder must be writable, not {folder}: {error.strerror}")
 
 
 def _make_parents(folder: Path) -> list[Path]:
@@ -94,5 +100,5 @@ def _make_parents(folder: Path) -> list[Path]:
     try:
         os.makedirs(folder, exist_ok=True)
     except OSError as error:
-        raise HwgenError(f"Output folder must be writable, not {folder}: {error.strerror}") from None
+        raise _unwritable(folder, error) from None
     return missing[-1:]
