@@ -5,13 +5,15 @@ import json
 from contextlib import suppress
 from dataclasses import asdict
 from functools import cache
+from math import isfinite
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 import hwgen
 from explore.agent import read_saved, write_saved
-from explore.problem import Problem
+from explore.problem import OBSERVATIONS, Problem
 from explore.scenario import Scenario
 from explore.search import Search
 from hwgen.errors import HwgenError
@@ -38,28 +40,44 @@ class Kept:
 
     def load(self, problem: Problem) -> Search | None:
         """The search of this problem, if it is kept whole."""
-        if self.folder is None or not (path := self._path(problem.scenario)).exists():
+        if self.folder is None:
             return None
         try:
-            saved = read_saved(path, FORMAT)
+            saved = read_saved(self._path(problem.scenario), FORMAT)
         except HwgenError:
             return None
-        return Search(problem, *(saved[name] for name in _PARTS))
+        parts = [saved.get(name) for name in _PARTS]
+        return Search(problem, *parts) if _whole(problem, *parts) else None
 
     def save(self, found: Search) -> None:
         """Keeps a search, in one step."""
-        if self.folder is not None:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_saved({"format": FORMAT, **{name: getattr(found, name) for name in _PARTS}},
-                        self._path(found.problem.scenario))
+        if self.folder is None:
+            return
+        path = self._path(found.problem.scenario)
+        if path.is_dir():  # the next run searches anew
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_saved({"format": FORMAT, **{name: getattr(found, name) for name in _PARTS}}, path)
 
     def clear(self) -> None:
         """Removes all that is kept for this folder, of other settings too."""
         if self.folder is not None:
             for file in (*self.folder.glob("*.pt"), *self.folder.glob("*.pt.part")):
-                file.unlink(missing_ok=True)
+                with suppress(OSError):
+                    file.unlink()
             with suppress(OSError):
                 self.folder.rmdir()
+
+
+def _whole(problem: Problem, actions, outcomes, scores, proposed) -> bool:
+    """Whether these are the parts of a search: finite numbers of the right shapes."""
+    tables = (actions, outcomes, scores)
+    if not all(isinstance(t, Tensor) and t.dtype == torch.float32 for t in tables) or type(proposed) is not float:
+        return False
+    count = scores.numel()
+    shapes = [(count, problem.codec.shape.size), (count, len(OBSERVATIONS)), (count,)]
+    return bool(count and [tuple(t.shape) for t in tables] == shapes and isfinite(proposed)
+                and all(bool(t.isfinite().all()) for t in tables))
 
 
 @cache

@@ -24,6 +24,7 @@ from explore.designer import SHIPPED, Designer
 from explore.evaluate import evaluate
 from explore.floors import floors
 from explore.goal import VIOLATION
+from explore.kept import Kept
 from explore.limits import Reason, sentences
 from explore.problem import Problem
 from explore.report import MAPPED_TILES, report_html
@@ -117,6 +118,37 @@ def test_finished_nodes_of_another_run_are_not_taken_up(change, tmp_path, monkey
         [explore_small(nodes="28,7", output=tmp_path / "run", **options) for options in ({}, change)]
 
 
+WRONG_PARTS = {
+    "no scores": lambda saved: {k: v for k, v in saved.items() if k != "scores"},
+    "short outcomes": lambda saved: saved | {"outcomes": saved["outcomes"][:-1]},
+    "narrow outcomes": lambda saved: saved | {"outcomes": saved["outcomes"][:, :5]},
+    "narrow actions": lambda saved: saved | {"actions": saved["actions"][:, 1:]},
+    "nan scores": lambda saved: saved | {"scores": saved["scores"] * math.nan},
+    "nan proposed": lambda saved: saved | {"proposed": math.nan},
+    "whole scores": lambda saved: saved | {"scores": saved["scores"].long()},
+    "words": lambda saved: saved | {"actions": "x"},
+    "nothing": lambda saved: saved | {name: saved[name][:0] for name in ("actions", "outcomes", "scores")}}
+
+
+def test_a_kept_search_with_wrong_parts_is_as_if_it_were_not_there(tmp_path):
+    problem = Problem(Scenario(read_workload("stories260k"), 28, context=64), Codec(Space(2, side=4)))
+    found, kept = search(problem, None, 64, seed=0), Kept(tmp_path / "run", {})
+    assert kept.load(problem) is None
+    kept.save(found)
+    path, again = next(tmp_path.glob(".run.nodes/*.pt")), kept.load(problem)
+    assert torch.equal(again.actions, found.actions) and again.proposed == found.proposed
+    saved = torch.load(path, weights_only=True)
+    for name, damage in WRONG_PARTS.items():
+        write_saved(damage(saved), path)
+        assert kept.load(problem) is None, name
+    path.unlink()
+    path.mkdir()
+    assert kept.load(problem) is None
+    kept.save(found)
+    kept.clear()
+    assert path.is_dir()  # not ours
+
+
 def test_where_no_node_fits_the_table_comes_first(tmp_path):
     done = subprocess.run(command("llama-3.1-8b", "--nodes", "28,3", "--evaluations", 64, "-o", tmp_path / "run"),
                           cwd=ROOT, capture_output=True, text=True)
@@ -196,6 +228,14 @@ def test_a_flipped_byte_in_an_agent_is_refused(tmp_path):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 4]) + whole[place + 1:])
         with pytest.raises(HwgenError, match="must be a file that hwgen saved, not damaged"):
             Designer.load(path)
+
+
+@pytest.mark.parametrize(("path", "sentence"), [
+    (ROOT / "nowhere.pt", "saved, but: No such file or directory"), (ROOT, "saved, but: Is a directory"),
+    (ROOT / "README.md", "saved, not damaged or foreign")], ids=["missing", "folder", "foreign"])
+def test_an_agent_that_cannot_be_read_is_named(path, sentence):
+    with pytest.raises(HwgenError, match=f"^Agent '{path}' must be a file that hwgen {sentence}$"):
+        Designer.load(path)
 
 
 @pytest.mark.parametrize("part", ["hp", "steps", "choices", "layout", "scales", "cases", "actor", "surrogate"])
