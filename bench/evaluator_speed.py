@@ -16,7 +16,8 @@ from explore.workload import read_workload
 def speed(workload: str, batch: int, rounds: int = 20) -> float:
     """Designs a CPU second."""
     torch.set_num_threads(1)
-    scenario = Scenario(read_workload(workload), 3)
+    model = read_workload(workload)
+    scenario = Scenario(model, 3, context=min(2048, model.max_context))
     designs = default_space().random(batch, torch.Generator().manual_seed(0))
     evaluate(designs, scenario)
     begin = time.process_time()
