@@ -25,8 +25,10 @@ def test_a_row_tells_what_each_method_loses(designer):
     rows = measure(designer, queries, known=2100)
     for row in rows:
         losses = {k: v for k, v in row.items() if k not in ("query", "best", "evaluations_to_agent_0")}
-        assert min(losses.values()) == 0 and max(losses.values()) <= 1
-        assert row["agent_64"] <= row["agent_0"] < row["random_1000"]
+        assert min(losses.values()) >= 0 and max(losses.values()) <= 1
+        assert row["agent_0"] < row["random_1000"]
+        # of the best known of two long searches and all methods, which have from 15 to 33 times the evaluations
+        assert row["agent_64"] < 0.05
     assert measure(designer, queries, known=2100, done=rows[:1]) == rows
 
 
