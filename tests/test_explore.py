@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +33,7 @@ from explore.workload import read_workload
 from hwgen.design import Design, parse_design
 from hwgen.errors import HwgenError
 from hwgen.generate import generate
+from hwgen.integer_graph import shape_only
 from hwgen.load import load
 from hwgen.quantize import quantize
 from hwgen.reference import Reference
@@ -216,45 +218,87 @@ def test_a_config_that_lacks_fields_is_refused(tmp_path):
     assert done.returncode == 2 and "num_hidden_layers" in done.stderr and "Traceback" not in done.stderr
 
 
-def proposals(model, count):
-    """Designs of at most 16 tiles that the shipped agent chooses for goals all over the simplex, each once."""
-    draw, designs = np.random.default_rng(7), []
-    workload = read_workload(str(model)) if isinstance(model, Path) else model
-    designer = Designer.load(SHIPPED, Space(side=4, fixed={"clock_mhz": 100.0}))
+SMALL_SPACE = {"side": 4, "fixed": {"clock_mhz": 100.0}}
+"""Meshes that are simulated: at most 16 tiles."""
+
+
+def proposals(workload, count, space, *, spread=(1.5, 0.7, 0.7), above=0):
+    """Designs of more than `above` tiles that the shipped agent chooses, each once.
+
+    `spread`: of the goals over the simplex, the concentrations of a Dirichlet distribution.
+    """
+    draw, designs, designer = np.random.default_rng(7), [], Designer.load(SHIPPED, Space(**space))
     for seed in range(4 * count):
-        weights = tuple(float(w) for w in draw.dirichlet([1.5, 0.7, 0.7]))
-        weights = (weights[0], weights[1], 1 - weights[0] - weights[1])
+        weights = tuple(float(w) for w in draw.dirichlet(spread))
+        weights = (weights[0], weights[1], max(0.0, 1 - weights[0] - weights[1]))
         scenario = Scenario(workload, int(draw.choice([28, 7, 3])), context=32, prompt=4, weights=weights)
         found = search(designer.problem(scenario), designer, 64, seed=seed)
-        if (design := found.design(found.best)) not in designs:
+        if (design := found.design(found.best)) not in designs and design.tiles > above:
             designs.append(design)
         if len(designs) == count:
             return designs
     raise AssertionError(f"{count} proposals must differ, not {len(designs)}")
 
 
+def shaped():
+    """A workload with the sizes of SmolLM2 135M, but one layer and few words."""
+    whole = read_workload("smollm2-135m")
+    return replace(whole, config=replace(whole.config, layers=1, vocab=512, max_context=64))
+
+
+@cache
+def model_of(name):
+    """(graph, workload) of a model whose chips are simulated."""
+    if name == "smollm2-shaped":
+        workload = shaped()
+        graph = quantize(random_model(workload.config, np.random.default_rng(1)), context=32, allow_wrap=True)
+        return graph, workload
+    folder = MODEL if name == "example" else ROOT.parent / "shared/models/stories260K"
+    if not folder.exists():
+        pytest.skip("stories260K is not beside this checkout")
+    return quantize(load(folder), context=32), read_workload(folder)
+
+
+@cache
+def twenty(name):
+    return proposals(model_of(name)[1], 20, SMALL_SPACE)
+
+
+def check_every_stream(graph, design, folder):
+    """Simulates a design with a prompt of its own for each stream, and compares all with the reference."""
+    prompts = [[1, 5 + 3 * s, 9 + s, 2][: 3 + s % 2] for s in range(design.streams)]
+    generate(graph, design, folder)
+    result = simulate(folder, sim="verilator", prompt_ids=prompts, max_tokens=2, quick=True)
+    assert not result["fault"], design
+    assert result["tokens"] == [Reference(graph).generate(prompt, 2, eos=None) for prompt in prompts], design
+
+
 def test_proposed_designs_generate(tmp_path):
     graph = quantize(load(MODEL), context=32)
-    designs = proposals(MODEL, 4)
-    for number, design in enumerate(designs):
+    for number, design in enumerate(proposals(read_workload(MODEL), 4, SMALL_SPACE)):
         generate(graph, design, tmp_path / str(number), images=False)
 
 
+@pytest.mark.parametrize("count", [1, pytest.param(6, marks=pytest.mark.full)])
+def test_proposals_of_the_whole_space_generate(count, tmp_path):
+    """Meshes of more than 16 tiles at any clock: compiled, proven and emitted."""
+    workload = shaped()
+    designs = proposals(workload, count, {}, spread=(8, 0.7, 0.7), above=16)
+    for number, design in enumerate(designs):
+        generate(shape_only(workload.config, 32), design, tmp_path / str(number), images=False)
+
+
 @pytest.mark.full
+@pytest.mark.parametrize("number", range(20))
 @pytest.mark.parametrize("name", ["stories260k", "example", "smollm2-shaped"])
-def test_proposed_designs_are_bit_exact(name, tmp_path):
-    """Twenty proposals for each model generate; the smallest that differ are simulated against the reference."""
-    if name == "smollm2-shaped":
-        config = replace(read_workload("smollm2-135m").config, layers=1, vocab=512, max_context=64)
-        graph = quantize(random_model(config, np.random.default_rng(1)), context=32, allow_wrap=True)
-        workload = replace(read_workload("smollm2-135m"), config=config)
-    else:
-        folder = MODEL if name == "example" else ROOT.parent / "shared/models/stories260K"
-        if not folder.exists():
-            pytest.skip("stories260K is not beside this checkout")
-        graph, workload = quantize(load(folder), context=32), folder
-    wanted = Reference(graph).generate([1, 5, 9], 2, eos=None)
-    for number, design in enumerate(proposals(workload, 20)):
-        generate(graph, design, tmp_path / str(number), force=True)
-        result = simulate(tmp_path / str(number), sim="verilator", prompt_ids=[1, 5, 9], max_tokens=2, quick=True)
-        assert (result["tokens"], result["fault"]) == (wanted, False), design
+def test_proposed_designs_are_bit_exact(name, number, tmp_path):
+    """All of twenty proposals for each model generate, and write what the reference writes."""
+    check_every_stream(model_of(name)[0], twenty(name)[number], tmp_path / "chip")
+
+
+@pytest.mark.full
+def test_a_proposal_with_4_bit_weights_is_bit_exact(tmp_path):
+    formats = {"weights": "mxfp4", "head": "mxfp4"}
+    graph, workload = quantize(load(MODEL), context=32, **formats), read_workload(MODEL, **formats)
+    assert graph.mxfp4 == workload.mxfp4 != frozenset()
+    check_every_stream(graph, proposals(workload, 1, SMALL_SPACE)[0], tmp_path / "chip")
