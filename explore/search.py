@@ -1,20 +1,21 @@
 """From a scenario to its best design and Pareto front: the agent's proposals, then their evolution and refinement."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
+from explore.amounts import amount, rounded_up
 from explore.archive import Archive, pareto_front
 from explore.climb import climb
 from explore.designer import Designer
 from explore.evaluate import Evaluation
-from explore.goal import INFEASIBLE, OUTCOMES, VIOLATION, Goals, draw_goals, score, violation
+from explore.goal import AREA, INFEASIBLE, LATENCY, OUTCOMES, POWER, VIOLATION, Goals, draw_goals, score, violation
 from explore.limits import Reason, sentences
 from explore.practice import mutate
-from explore.problem import OBSERVATIONS, Problem
+from explore.problem import Problem
 from explore.refine import Found, refine
 from explore.scenario import Scenario
 from hwgen.design import Design
@@ -28,6 +29,10 @@ _OWN_GOALS = 64
 _BATCH = 512
 _WITNESSES = 4096
 """Random designs that tell what is possible at all."""
+PROBES = 256
+"""Evaluations of a search for what is possible."""
+_BEGIN = 48
+"""Designs evaluated before that it begins with."""
 
 
 @dataclass(frozen=True)
@@ -157,31 +162,65 @@ class _Log:
             self.on_progress(self.spent + len(found.scores), best)
 
 
+def search_on(result: Search, designer: Designer | None, seed: int = 0, *,
+              on_progress: Callable[[int, float], None] | None = None) -> Search:
+    """A search that found nothing feasible, with short ones after it: the least for each budget alone, then again all.
+
+    What the budgets could be is known after it, and the nearest design; seldom one is within after all.
+    """
+    problem, scenario = result.problem, result.problem.scenario
+    log = _Log(problem, problem.goal, None)
+    log.keep(result.actions, result.outcomes, result.scores)
+    if not _works(result).any():
+        # a search for what cannot be may never have met a chip that works
+        log.evaluate(problem.random_actions(_WITNESSES, torch.Generator().manual_seed(0)))
+    alone = [replace(scenario, weights=weights, power_max=None, area_max=None, latency_max=None)
+             for _, name, *_, weights in _BUDGETS if getattr(scenario, name) is not None]
+    for goal in (*alone, scenario):
+        seen, probe = log.found(), Problem(goal, problem.codec)
+        if _works(seen).any():
+            best = torch.where(_works(seen), score(seen.outcomes, probe.goal), -torch.inf).argsort(descending=True)
+            found = search(probe, designer, PROBES, seed=seed, start=seen.actions[best[:_BEGIN]],
+                           on_progress=on_progress)
+            log.keep(found.actions, found.outcomes, score(found.outcomes, problem.goal))
+    seen = log.found()
+    return Search(problem, seen.actions, seen.outcomes, seen.scores, result.proposed)
+
+
 def refusal(result: Search) -> str:
     """Why nothing is feasible, in one sentence: what binds in the nearest design, and what would be possible.
 
     Where 8-bit weights are too many for a chip, it names the format that halves them.
     """
-    problem = result.problem
+    problem, works = result.problem, _works(result)
     scenario: Scenario = problem.scenario
-    actions, outcomes = result.actions, result.outcomes
-    if not bool((outcomes[:, VIOLATION] <= 0).any()):
-        # a search for what cannot be may never have met a chip that works
-        more = problem.random_actions(_WITNESSES, torch.Generator().manual_seed(0))
-        actions, outcomes = torch.cat([actions, more]), torch.cat([outcomes, problem.outcomes(more)])
-    possible = outcomes[:, VIOLATION] <= 0
-    among = possible if bool(possible.any()) else torch.ones_like(possible)
-    values = torch.where(among, score(outcomes, problem.goal), -torch.inf)
-    nearest = problem.figures(actions[values.argmax()][None])
+    among = works if works.any() else ~works
+    number = int(torch.where(among, result.scores, -torch.inf).argmax())
+    nearest = result.figures(number)
     what = f"{scenario.workload.name} on {scenario.nm} nm"
-    spent = (f"{float(nearest.power[0]):.4g} W, {float(nearest.area[0]):.4g} mm2 and "
-             f"{float(nearest.latency_s[0]):.4g} s a step")
     binding = "; ".join(sentences(int(nearest.reasons[0]), scenario))
-    if not bool(possible.any()):
+    spent = (f"{amount(float(nearest.power[0]), 'W')}, {amount(float(nearest.area[0]), 'mm2')} and "
+             f"{amount(float(nearest.latency_s[0]), 's')} a step")
+    if not works.any():
         large = int(nearest.reasons[0]) & (Reason.ROM.bit | Reason.RETICLE.bit) and not scenario.workload.mxfp4
-        return (f"{what} has no feasible design among {len(outcomes)}: {binding}; the nearest takes {spent}"
+        return (f"{what} has no feasible design among {len(works)}: {binding}; the nearest takes {spent}"
                 + ("; --weights mxfp4 halves the weight ROM" if large else ""))
-    least = [float(outcomes[possible, OBSERVATIONS.index(k)].min().exp())
-             for k in ("ln_power", "ln_area", "ln_latency")]
-    return (f"Budgets must be possible together for {what}: {binding}; the nearest design takes {spent}; alone, the "
-            f"least found are {least[0]:.4g} W, {least[1]:.4g} mm2 and {least[2]:.4g} s")
+    budgets = [(flag, getattr(scenario, name), unit, result.outcomes[works, column].min())
+               for flag, name, unit, column, _ in _BUDGETS if getattr(scenario, name) is not None]
+    given = " ".join(f"{flag} {limit:.12g}" for flag, limit, *_ in budgets)
+    # rounded up, and by what single precision may have lost: the budget that is named is possible
+    least = ", ".join(f"{flag} {rounded_up(1.00001 * float(value.exp())):.12g} {unit}"
+                      for flag, _, unit, value in budgets)
+    return (f"Budgets must be possible together for {what}, not {given}: {binding}; the nearest design takes {spent}; "
+            f"the least found, each alone: {least}")
+
+
+def _works(found: Search | Found) -> Tensor:
+    """[N]: what physics allows, whatever the budgets."""
+    return found.outcomes[:, VIOLATION] <= 0
+
+
+_BUDGETS = (("--power-max", "power_max", "W", POWER, (0.0, 1.0, 0.0)),
+            ("--area-max", "area_max", "mm2", AREA, (0.0, 0.0, 1.0)),
+            ("--latency-max", "latency_max", "s", LATENCY, (1.0, 0.0, 0.0)))
+"""Flag, name in a scenario, unit, column of an outcome, and the weights that ask for the least of it."""
