@@ -26,13 +26,32 @@ class Kept:
     """What is kept for the folder `output`; None keeps nothing.
 
     `settings`: all that a search depends on besides its scenario and the program, as JSON has it. A search is taken up
-    again only where all three are the same.
+    again only where all three are the same. Raises HwgenError where nothing can be written beside `output`.
     """
 
     def __init__(self, output: Path | None, settings: dict):
         self.settings = settings
         whole = None if output is None else Path(output).resolve()
         self.folder = whole and whole.with_name(f".{whole.name}.nodes")
+        self.output = output
+        if self.folder is not None:
+            self._try()
+
+    def _try(self):
+        """Makes the folder and leaves all as it was: what cannot be written is refused before the search."""
+        missing = [p for p in (self.folder, *self.folder.parents) if not p.exists()]
+        try:
+            self._make()
+        finally:
+            for path in missing:
+                with suppress(OSError):
+                    path.rmdir()
+
+    def _make(self):
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise HwgenError(f"Output folder must be writable, not {self.output}: {error.strerror}") from None
 
     def _path(self, scenario: Scenario) -> Path:
         key = json.dumps([_program(), self.settings, asdict(scenario)], sort_keys=True, default=sorted)
@@ -56,7 +75,7 @@ class Kept:
         path = self._path(found.problem.scenario)
         if path.is_dir():  # the next run searches anew
             return
-        self.folder.mkdir(parents=True, exist_ok=True)
+        self._make()
         write_saved({"format": FORMAT, **{name: getattr(found, name) for name in _PARTS}}, path)
 
     def clear(self) -> None:

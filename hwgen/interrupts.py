@@ -23,7 +23,7 @@ def interruptible(run: Callable[[], int]) -> int:
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
         if _interrupt.seen:
-            print("hwgen: interrupted; nothing half-written was left", file=sys.stderr, flush=True)
+            print(f"hwgen: interrupted; {_interrupt.note}", file=sys.stderr, flush=True)
             atexit._run_exitfuncs()
             # CPython ends itself with SIGINT, not this status, if a KeyboardInterrupt ever passed through exec(text)
             os._exit(2)
@@ -36,6 +36,12 @@ def _interrupt(number, frame):
 
 
 _interrupt.seen = False
+_interrupt.note = "nothing half-written was left"
+
+
+def say_when_interrupted(note: str) -> None:
+    """What is said of an interrupt from now on, in place of that nothing half-written was left."""
+    _interrupt.note = note
 
 
 def _repeat_interrupt(unraisable):
