@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import torch
 
 from explore.action import Codec
+from explore.amounts import plain
 from explore.ask_tell import AskTell
 from explore.baselines.heuristic import largest_fastest
 from explore.design_file import design_yaml
@@ -20,14 +22,17 @@ from explore.kept import Kept
 from explore.limits import sentences
 from explore.node import node_sizes
 from explore.paper_design import PAPER_ROWS, compare
+from explore.plots import front_svg
 from explore.problem import Problem
-from explore.report import evaluations_jsonl, figures_of, front_csv, front_svg, report_html
+from explore.report import evaluations_jsonl, figures_of, front_csv, report_html
 from explore.scenario import GOALS, Scenario
-from explore.search import Search, refusal, search
+from explore.search import PROBES, Search, refusal, search, search_on
 from explore.space import Space
 from explore.workload import Workload, read_workload
+from hwgen.design import CLOCK_MHZ
 from hwgen.emit.write import check_output, write_folder
 from hwgen.errors import HwgenError
+from hwgen.interrupts import say_when_interrupted
 
 DEFAULT_CONTEXT = 2048
 SCORE_DIGITS = 6
@@ -70,34 +75,52 @@ def explore(model: str, *, nm: int, goal: str, weights: str = "mxint8", head: st
             on_table: Callable[[list[dict]], None] | None = None) -> dict:
     """Searches and writes RUN; returns its summary. `weights` and `head` are formats, as `read_workload` takes them.
 
-    With `nodes` every one is searched with the same settings, and RUN holds the design of the one with the least cost
-    per token, and the evaluations of all; `on_table` gets a row for each. After a kill the same call takes up the nodes
-    that were finished. Raises HwgenError where nothing is feasible: which limit binds, and what the nearest design
-    takes.
+    With `nodes`, in place of `nm`, every one is searched with the same settings, and RUN holds the design of the one
+    with the least cost per token, and the evaluations of all; `on_table` gets a row for each. After a kill the same
+    call takes up the nodes that were finished. Raises HwgenError where nothing is feasible: which limit binds, what the
+    nearest design takes and what each budget could be.
     """
     torch.set_num_threads(1)
     if output is not None:
         check_output(output, force)
+    if clock_max is not None and 0 < clock_max < CLOCK_MHZ[0]:
+        raise HwgenError(f"--clock-max must be at least {CLOCK_MHZ[0]} MHz, the slowest clock of a design, "
+                         f"not {clock_max:g}")
     workload, objective = read_workload(model, weights=weights, head=head), parse_goal(goal)
-    sizes = parse_nodes(nodes) if nodes else [nm]
+    sizes = [nm] if nodes is None else parse_nodes(nodes)
     if context is None:
         context = workload.context or min(DEFAULT_CONTEXT, workload.max_context)
-    scenarios = [Scenario(workload, size, context=context, prompt=min(32, context), weights=objective,
-                          power_max=power_max, area_max=area_max, latency_max=latency_max, clock_max=clock_max)
-                 for size in sizes]
+    most = {name: None if value is None else float(value) for name, value in (
+        ("power_max", power_max), ("area_max", area_max), ("latency_max", latency_max), ("clock_max", clock_max))}
+    prompt = max(1, min(32, context - workload.image_tokens))
+    scenarios = [Scenario(workload, size, context=context, prompt=prompt, weights=objective, **most) for size in sizes]
     designer, codec, space = _designer(agent, side)
     start = {} if warm_start is None else {nm: _designs_of(warm_start, codec, nm) for nm in sizes}
     kept = Kept(output, {"evaluations": evaluations, "seed": seed, "side": side, "agent": _digest(designer, agent),
                          "start": [start[nm].tolist() for nm in sorted(start)]})
+    query = {"model": _name(model), "node": nm if nodes is None else None, "nodes": None if nodes is None else sizes,
+             "goal": goal if goal in GOALS else list(objective), "weights": weights, "head": head, "context": context,
+             **most, "side": side, "evaluations": evaluations, "seed": seed,
+             "warm_start": warm_start and _name(warm_start), "agent": agent and _name(agent)}
     results, begun = [], time.process_time()
+
+    def progress_of(name, of):
+        return on_progress and (lambda n, best: on_progress(name, n, of, best))
+
     for scenario in scenarios:
-        problem, name = Problem(scenario, codec), f"{workload.name}, {scenario.nm} nm"
+        problem = Problem(scenario, codec)
         found = kept.load(problem)
         if found is None:
-            report = on_progress and (lambda n, best, name=name: on_progress(name, n, evaluations, best))
-            found = search(problem, designer, evaluations, seed=seed, start=start.get(scenario.nm), on_progress=report)
+            found = search(problem, designer, evaluations, seed=seed, start=start.get(scenario.nm),
+                           on_progress=progress_of(f"{workload.name}, {scenario.nm} nm", evaluations))
             kept.save(found)
         results.append(found)
+        if output is not None:
+            say_when_interrupted("the same command goes on from the nodes that are finished")
+    if not any(r.feasible for r in results):
+        nearest = max(range(len(results)), key=lambda i: float(results[i].scores.max()))
+        results[nearest] = search_on(results[nearest], designer, seed,
+                                     on_progress=progress_of("what is possible", PROBES))
     seconds = time.process_time() - begun
     table = [scaling_row(r) for r in results] if len(results) > 1 else []
     if table and on_table:
@@ -105,11 +128,11 @@ def explore(model: str, *, nm: int, goal: str, weights: str = "mxint8", head: st
     feasible = [r for r in results if r.feasible]
     if not feasible:
         kept.clear()
-        nearest = refusal(max(results, key=lambda r: float(r.scores.max())))
-        raise HwgenError(f"None of the {len(results)} nodes has a design that fits: {nearest}" if table else nearest)
+        why = refusal(results[nearest])
+        raise HwgenError(f"None of the {len(results)} nodes has a design that fits: {why}" if table else why)
     best = min(feasible, key=lambda r: float(r.figures(r.best).cost_per_mtok[0]))
-    paper = paper_rows(workload)
-    summary = _summary(best, designer, evaluations, seed) | {"scaling": table, "paper": paper}
+    paper, choice = paper_rows(workload), _choice(best, feasible) if table else ""
+    summary = {"query": query} | _summary(best, designer, seed) | {"choice": choice, "scaling": table, "paper": paper}
     if output is not None:
         facts = {"evaluations": f"{len(best.scores):,}", "agent": "none" if designer is None else "shipped"
                  if agent is None else "given", "first proposal of the agent": _score(best.proposed),
@@ -118,10 +141,33 @@ def explore(model: str, *, nm: int, goal: str, weights: str = "mxint8", head: st
         write_folder(output, {
             "design.yaml": design_yaml(best.design(best.best), _comments(best)), "pareto.csv": front_csv(best),
             "pareto.svg": front_svg(best), "evaluations.jsonl": evaluations_jsonl(results),
-            "report.html": report_html(best, facts, paper, table),
+            "report.html": report_html(best, facts, paper, table, choice=choice, command=command_line(query)),
             "summary.json": json.dumps(summary, indent=1) + "\n"}, force=force)
         kept.clear()
     return summary | {"output": None if output is None else str(output), "cpu_seconds": round(seconds, 2)}
+
+
+def command_line(query: dict) -> str:
+    """The line that makes RUN, defaults included; `query` as summary.json has it."""
+    def text(value):
+        return ",".join(map(text, value)) if isinstance(value, list) else str(value).removesuffix(".0")
+
+    flags = [f"--{name.replace('_', '-')} {shlex.quote(text(value))}" for name, value in query.items()
+             if name != "model" and value is not None]
+    return " ".join(["hwgen explore", shlex.quote(query["model"]), *flags, "-o RUN"])
+
+
+def _name(path: str | Path) -> str:
+    """A path as it was given, of an absolute one the last part: a RUN holds nothing of the machine."""
+    return Path(path).name if Path(path).is_absolute() else str(path)
+
+
+def _choice(best: Search, feasible: list[Search]) -> str:
+    """Why `best` of several nodes, and which has the best score if that is another."""
+    scored = max(feasible, key=lambda r: float(r.scores.max()))
+    nm, other = best.problem.scenario.nm, scored.problem.scenario.nm
+    return (f"chosen: {nm} nm, the least USD per million tokens"
+            + ("" if nm == other else f"; the best score is that of {other} nm"))
 
 
 def _designer(agent: Path | None, side: int) -> tuple[Designer | None, Codec, Space]:
@@ -141,7 +187,7 @@ def _score(value: float) -> str:
     return f"{value:.4f}" if value > INFEASIBLE else "infeasible"
 
 
-def _summary(best: Search, designer, evaluations: int, seed: int) -> dict:
+def _summary(best: Search, designer, seed: int) -> dict:
     problem = best.problem
     scenario, design = problem.scenario, best.design(best.best)
     rule = AskTell(problem, evaluations=1000)
@@ -149,7 +195,7 @@ def _summary(best: Search, designer, evaluations: int, seed: int) -> dict:
     floor = floors(scenario)
     return {
         "workload": scenario.workload.name, "parameters": scenario.workload.parameters, "node": scenario.nm,
-        "context": scenario.context, "weights": scenario.weights, "mxfp4": sorted(scenario.workload.mxfp4),
+        "context": scenario.context, "objective": scenario.weights, "mxfp4": sorted(scenario.workload.mxfp4),
         "score": round(float(best.scores.max()), SCORE_DIGITS),
         "proposed_score": round(best.proposed, SCORE_DIGITS), "heuristic_score": round(rule.best, SCORE_DIGITS),
         "evaluations": len(best.scores), "front": len(best.front), "agent": designer is not None,
@@ -167,22 +213,17 @@ def _comments(best: Search) -> tuple[str, ...]:
             f"{figures['energy_per_token'] * 1e3:.4g} mJ a token", format_note(scenario.workload.mxfp4))
 
 
-def _speed(value: float) -> str:
-    return f"{value:,.0f}" if value >= 1000 else f"{value:.4g}"
-
-
 def scaling_row(result: Search) -> dict:
-    """A row of the table of nodes; what the nearest design takes and why it is refused where none is feasible."""
-    nearest, design, scenario = result.figures(result.best), result.design(result.best), result.problem.scenario
-    figures = figures_of(nearest)
+    """A node's figures, named as in a summary; where none is feasible those of the nearest design, and the reasons."""
+    scenario, evaluation, design = result.problem.scenario, result.figures(result.best), result.design(result.best)
+    figures, fits = figures_of(evaluation), result.feasible
     return {
-        "node": scenario.nm, "mesh": f"{design.width}x{design.height}",
-        "streams": design.streams, "stages": design.pipeline_stages, "MHz": f"{design.clock_mhz:.4g}",
-        "tok/s": _speed(figures["tok_s"]), "tok/s of one": _speed(figures["tok_s_stream"]),
-        "W": f"{figures['power']:.4g}",
-        "mm2": f"{figures['area']:.4g}", "mJ/token": f"{1e3 * figures['energy_per_token']:.3g}",
-        "USD/Mtok": f"{figures['cost_per_mtok']:.3g}", "score": _score(float(result.scores.max())),
-        "feasible": "yes" if result.feasible else "; ".join(sentences(int(nearest.reasons[0]), scenario))}
+        "node": scenario.nm, "width": design.width, "height": design.height, "streams": design.streams,
+        "pipeline_stages": design.pipeline_stages, "clock_mhz": design.clock_mhz,
+        **{name: figures[name] for name in
+           ("tok_s", "tok_s_stream", "power", "area", "energy_per_token", "cost_per_mtok")},
+        "score": round(float(result.scores.max()), SCORE_DIGITS) if fits else None, "feasible": fits,
+        "reasons": [] if fits else sentences(int(evaluation.reasons[0]), scenario)}
 
 
 def paper_rows(workload: Workload) -> list[dict]:
@@ -197,7 +238,7 @@ def paper_rows(workload: Workload) -> list[dict]:
             "node": row.nm, "mesh": f"{row.width}x{row.height}", "MHz": row.mhz,
             "theirs: tok/s, W, mm2": f"{row.tok_s:,.0f}, {row.watts:g}, {row.mm2:,.0f}",
             "theirs per sequence without speculation": f"{both.per_sequence:,.0f}",
-            "same mesh by ours: tok/s, W, mm2": f"{ours['tok_s']:,.0f}, {ours['power']:.4g}, {ours['area']:,.0f}",
+            "same mesh by ours: tok/s, W, mm2": ", ".join(plain(ours[name]) for name in ("tok_s", "power", "area")),
             "what theirs breaks": "; ".join(both.broken) or "nothing",
             "what ours breaks": "; ".join(ours["reasons"]) or "nothing"})
     return rows

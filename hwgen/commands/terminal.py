@@ -1,6 +1,7 @@
 """What all commands share: the application, options by the same name, answers and progress."""
 
 import contextlib
+import functools
 import json
 import math
 import re
@@ -25,7 +26,8 @@ Head = Annotated[str, typer.Option(help="Format of embedding and head: mxint8 or
 AllowWrap = Annotated[bool, typer.Option(help="Accept sums that may leave Q19.12 (they wrap, flagged)")]
 Prompt = Annotated[str | None, typer.Option(help="Text; BOS is added if the tokenizer does")]
 PromptIds = Annotated[str | None, typer.Option(help="Token ids, comma-separated, taken literally")]
-Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="Text, once for each stream; BOS as for one")]
+Prompts = Annotated[list[str] | None, typer.Option("--prompt", help="Text, once for each stream; BOS is added if the "
+                                                             "tokenizer does")]
 PromptsIds = Annotated[list[str] | None, typer.Option("--prompt-ids", help="Token ids, once for each stream")]
 MaxTokens = Annotated[int, typer.Option(help="New tokens at most")]
 Force = Annotated[bool, typer.Option(help="Overwrite an output folder that hwgen made")]
@@ -43,6 +45,16 @@ def step(what: str):
     """Show that something is under way, on stderr."""
     with progress.status(what):
         yield
+
+
+@contextlib.contextmanager
+def bar(what: str):
+    """A progress bar on stderr while the block runs, gone after it; yields what updates it, as rich's Progress does."""
+    from rich.progress import Progress
+
+    # rich ends a bar with an empty line where nobody sees one
+    with Progress(console=progress, transient=True, disable=not progress.is_interactive) as shown:
+        yield functools.partial(shown.update, shown.add_task(what, total=None))
 
 
 def read_model(path: Path, *, weights: bool = True):
