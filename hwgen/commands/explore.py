@@ -49,14 +49,14 @@ def explore(
 
     if node is not None and nodes is not None:
         raise HwgenError("At most one of --node and --nodes must be given")
-    with bar("reading the model") as update:
+    with bar("reading the model") as (update, stop):
         def on_progress(what, n, of, best):
             found = f"best score {best:.4f}" if best > INFEASIBLE else "none feasible yet"
             update(description=f"{what}: {n:,} of {of:,} designs, {found}", completed=n, total=of)
 
         def on_table(rows):
             if not json_:
-                update(visible=False, refresh=True)
+                stop()
                 _print_table(*nodes_table(rows))
                 for row in rows:
                     if not row["feasible"]:

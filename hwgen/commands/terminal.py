@@ -49,12 +49,15 @@ def step(what: str):
 
 @contextlib.contextmanager
 def bar(what: str):
-    """A progress bar on stderr while the block runs, gone after it; yields what updates it, as rich's Progress does."""
+    """A progress bar on stderr while the block runs, gone after it; yields what updates it, and what ends it before.
+
+    While it is there, rich sends stdout to stderr.
+    """
     from rich.progress import Progress
 
     # rich ends a bar with an empty line where nobody sees one
     with Progress(console=progress, transient=True, disable=not progress.is_interactive) as shown:
-        yield functools.partial(shown.update, shown.add_task(what, total=None))
+        yield functools.partial(shown.update, shown.add_task(what, total=None)), shown.stop
 
 
 def read_model(path: Path, *, weights: bool = True):
