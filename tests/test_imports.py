@@ -33,13 +33,13 @@ HWGEN = [
 ]
 EXPLORE = [
     {"node", "operator", "program_shape", "vision", "workload", "scenario", "goal"},
-    {"arrangement", "space", "canonical", "stages", "straight", "design_file", "formats"},
+    {"amounts", "arrangement", "space", "canonical", "stages", "straight", "design_file", "formats"},
     {"tile_load", "network_load", "logic_area", "area", "cycles", "energy", "limits", "evaluate", "tile_map", "floors",
      "paper_design"},
     {"networks", "action", "napkin", "archive", "state", "practice", "problem", "replay", "ask_tell", "environment"},
     {"baselines"},
     {"surrogate", "plan", "refine", "climb", "agent", "designer", "training", "train"},
-    {"search", "kept", "report"},
+    {"search", "kept", "plots", "report"},
     {"command"},
 ]
 LAYERS = {"hwgen": HWGEN, "explore": EXPLORE}

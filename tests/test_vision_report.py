@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from explore.action import Codec
+from explore.amounts import amount
 from explore.problem import Problem
-from explore.report import figures_of, plain, report_html
+from explore.report import figures_of, report_html
 from explore.scenario import Scenario
 from explore.search import Search, search
 from explore.space import Space
@@ -27,7 +28,7 @@ def pages():
 
 
 def first_token(page):
-    return re.search(r"<b>([^<]*) s</b><span>to the first token(, image included)?</span>", page).groups()
+    return re.search(r"<b>([^<]*)</b><span>to the first token(, image included)?</span>", page).groups()
 
 
 def test_the_page_counts_the_tower(pages):
@@ -45,7 +46,7 @@ def test_the_page_counts_the_tower(pages):
 
 def test_the_first_token_includes_the_image(pages):
     page, figures, result = pages["smolvlm-256m"]
-    assert first_token(page) == (plain(figures["ttft_s"], 3), ", image included")
+    assert first_token(page) == (amount(figures["ttft_s"], "s", 3), ", image included")
     # the same chip without the image: its prompt alone, at the pace of a step for each position
     problem = result.problem
     bare = Problem(Scenario(read_workload("smollm2-135m"), 7, context=256), problem.codec)
@@ -58,5 +59,5 @@ def test_the_first_token_includes_the_image(pages):
 
 def test_the_page_of_a_model_without_a_tower_does_not_speak_of_one(pages):
     page, figures, _ = pages["smollm2-135m"]
-    assert first_token(page) == (plain(figures["ttft_s"], 3), None)
+    assert first_token(page) == (amount(figures["ttft_s"], "s", 3), None)
     assert "tower" not in page and "does not emit" not in page and not re.search(r"</i>vision [1-9]", page)
