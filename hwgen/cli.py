@@ -25,11 +25,11 @@ def _run():
     except BrokenPipeError:
         return 1
     except OSError as error:
+        if error.filename is not None:
+            _fail(f"{error.filename} must be within reach, but: {error.strerror}")
         if error.errno in DISK_FULL:
             _fail(f"Files must fit where they are written, but: {error.strerror}")
-        if error.filename is None:
-            raise
-        _fail(f"{error.filename} must be within reach, but: {error.strerror}")
+        raise
     except Exception as error:
         # The library's own errors, known by their interface: which package defines them depends on its version.
         if hasattr(error, "format_message"):
