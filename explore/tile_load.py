@@ -176,12 +176,13 @@ def _cache_words(c, context, vlen):
 
 
 def _operand_memory(c, context, vlen, rows, heads):
-    def has(*names):
-        return (sum(rows[name].mean for name in names) > 0).double()
+    def vector(length, bias, *names):
+        """An operand vector; with a bias every tile has it, as its constants are written everywhere."""
+        used = (sum(rows[name].mean for name in names) > 0).double().clamp(min=float(bias))
+        return used * row_words(length, vlen, bias)
 
-    fixed = has("qkv", "ffn") * row_words(c.hidden, vlen, c.attention_bias or c.mlp_bias)
-    fixed = fixed + has("vocabulary") * row_words(c.hidden, vlen) + has("hidden") * (
-        row_words(c.heads * c.head_dim, vlen, c.output_bias) + row_words(c.ffn, vlen, c.mlp_bias))
+    fixed = vector(c.hidden, c.attention_bias or c.mlp_bias, "qkv", "ffn") + vector(c.hidden, False, "vocabulary")
+    fixed = fixed + vector(c.heads * c.head_dim, c.output_bias, "hidden") + vector(c.ffn, c.mlp_bias, "hidden")
     reach = words(context, vlen.clamp(min=BLOCK)) * vlen.clamp(min=BLOCK) / vlen
     probabilities = heads.clamp(max=2) * len(value_blocks(c.head_dim)) * reach
     return fixed + heads * words(c.head_dim, vlen) + probabilities
