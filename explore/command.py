@@ -250,6 +250,7 @@ def _designs_of(run: Path, codec: Codec, nm: int) -> torch.Tensor:
     Raises HwgenError for a folder that is none, and for a damaged one.
     """
     path = Path(run) / "evaluations.jsonl"
+    rule = f"RUN to start from must be a folder that `hwgen explore` made, not {str(run)!r} of --warm-start"
     try:
         with open(path, encoding="utf-8") as file:
             labels = tuple(json.loads(file.readline())["knobs"])
@@ -261,6 +262,7 @@ def _designs_of(run: Path, codec: Codec, nm: int) -> torch.Tensor:
         if actions.shape != (len(best), codec.shape.size + 1) or not len(best) or not bool(actions.isfinite().all()):
             raise ValueError("actions")
         return codec.shape.snap(actions[:, :-1])
-    except (OSError, ValueError, LookupError, TypeError, AttributeError, RuntimeError) as error:
-        raise HwgenError(f"RUN to start from must be a folder that `hwgen explore` made, not {str(run)!r} "
-                         f"({type(error).__name__})") from None
+    except OSError as error:
+        raise HwgenError(f"{rule}: {error.strerror}") from None
+    except (ValueError, LookupError, TypeError, AttributeError, RuntimeError):
+        raise HwgenError(f"{rule}, whose evaluations.jsonl is damaged") from None
