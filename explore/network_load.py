@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from explore.space import Knobs
-from explore.straight import ceil, mixed, words
+from explore.straight import ceil, neighbours, words
 from hwgen.isa import STREAM_COUNTERS, VMEM_BITS, counter_numbers
 from hwgen.noc.network import ROUTE_BITS
 from hwgen.rtl.packet import MAX_UNICAST_FLITS
@@ -80,27 +80,26 @@ def gather_cycles(knobs: Knobs, form: Packets, rows: Tensor, chunk: float | Tens
     so, on average. With the multicast knob every message goes once; that the compiler sends a copy to each tile where
     packets of so short a buffer take longer (`multicast_pays`: 3x3 and smaller) is left out.
     """
-    def cut(count, figure):
+    def message(count):
+        """(flits, payload flits) [B, K] of `count` words."""
         if chunk is None:
-            return figure(count)
-        whole = torch.floor(count.detach() / chunk)
-        return whole * figure(torch.zeros_like(count) + chunk) + figure(count - whole * chunk)
+            return form.flits(count, True), words(count, form.per_flit)
+        whole, full = torch.floor(count.detach() / chunk), torch.zeros_like(count) + chunk
+        rest = count - whole * chunk
+        return (whole * form.flits(full, True) + form.flits(rest, True),
+                whole * words(full, form.per_flit) + words(rest, form.per_flit))
 
-    def flits(count):
-        return cut(count, lambda words_: form.flits(words_, True))
-
-    def payload(count):
-        return cut(count, lambda words_: words(words_, form.per_flit))
-
-    most = ceil(rows)
-    sent = often * mixed(rows, flits)
-    every, carried = ((figure * knobs.nodes).sum(1) for figure in (sent, often * mixed(rows, payload)))
+    most, least, share = neighbours(rows)
+    (longest, fullest), others = message(most), message(least)
+    sent, payload = (often * (share * more + (1 - share) * less)
+                     for more, less in zip((longest, fullest), others, strict=True))
+    every, carried = ((figure * knobs.nodes).sum(1) for figure in (sent, payload))
     aligned = torch.where(most - rows < 1e-6, most, most + 0.5)  # one with a row more shifts all behind it
     slowest = (receive_cycles(form.per_flit, knobs.lanes, aligned) * (knobs.nodes > 0)).amax(1).clamp(min=1)
-    taken = (every + carried * (slowest - 1)) * _fork_loss(knobs, form, payload(most))
+    taken = (every + carried * (slowest - 1)) * _fork_loss(knobs, form, fullest)
     repeats = torch.where(knobs.multicast[:, 0] > 0, torch.ones_like(every), knobs.tiles[:, 0])
-    longest = (often * flits(most) * (knobs.nodes > 0)).amax(1) * repeats
-    return torch.maximum(taken, longest), sent
+    slowest_sender = (often * longest * (knobs.nodes > 0)).amax(1) * repeats
+    return torch.maximum(taken, slowest_sender), sent
 
 
 def _fork_loss(knobs: Knobs, form: Packets, payload: Tensor) -> Tensor:

@@ -15,9 +15,14 @@ def words(length, width: Tensor) -> Tensor:
     return ceil(length / width)
 
 
-def mixed(mean: Tensor, figure: Callable[[Tensor], Tensor]) -> Tensor:
-    """Mean of `figure` over tiles that have `mean` rows on average, each a whole number next to it; 0 rows give 0."""
+def neighbours(mean: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """(rows of the fuller tiles, of the others, share of the fuller) where tiles have `mean` rows on average."""
     most = ceil(mean)
     least = (most - 1).clamp(min=0)
-    share = (mean - least).detach()
+    return most, least, (mean - least).detach()
+
+
+def mixed(mean: Tensor, figure: Callable[[Tensor], Tensor]) -> Tensor:
+    """Mean of `figure` over tiles that have `mean` rows on average, each a whole number next to it; 0 rows give 0."""
+    most, least, share = neighbours(mean)
     return share * figure(most) + (1 - share) * figure(least)
