@@ -102,25 +102,9 @@ def explore(model: str, *, nm: int, goal: str, weights: str = "mxint8", head: st
              "goal": goal if goal in GOALS else list(objective), "weights": weights, "head": head, "context": context,
              **most, "side": side, "evaluations": evaluations, "seed": seed,
              "warm_start": warm_start and _name(warm_start), "agent": agent and _name(agent)}
-    results, begun = [], time.process_time()
-
-    def progress_of(name, of):
-        return on_progress and (lambda n, best: on_progress(name, n, of, best))
-
-    for scenario in scenarios:
-        problem = Problem(scenario, codec)
-        found = kept.load(problem)
-        if found is None:
-            found = search(problem, designer, evaluations, seed=seed, start=start.get(scenario.nm),
-                           on_progress=progress_of(f"{workload.name}, {scenario.nm} nm", evaluations))
-            kept.save(found)
-        results.append(found)
-        if output is not None:
-            say_when_interrupted("the same command goes on from the nodes that are finished")
-    if not any(r.feasible for r in results):
-        nearest = max(range(len(results)), key=lambda i: float(results[i].scores.max()))
-        results[nearest] = search_on(results[nearest], designer, seed,
-                                     on_progress=progress_of("what is possible", PROBES))
+    begun = time.process_time()
+    problems = [Problem(scenario, codec) for scenario in scenarios]
+    results = _search_all(problems, designer, evaluations, seed, kept, start, on_progress)
     seconds = time.process_time() - begun
     table = [scaling_row(r) for r in results] if len(results) > 1 else []
     if table and on_table:
@@ -128,23 +112,60 @@ def explore(model: str, *, nm: int, goal: str, weights: str = "mxint8", head: st
     feasible = [r for r in results if r.feasible]
     if not feasible:
         kept.clear()
-        why = refusal(results[nearest])
+        why = refusal(_nearest(results))
         raise HwgenError(f"None of the {len(results)} nodes has a design that fits: {why}" if table else why)
     best = min(feasible, key=lambda r: float(r.figures(r.best).cost_per_mtok[0]))
-    paper, choice = paper_rows(workload), _choice(best, feasible) if table else ""
-    summary = {"query": query} | _summary(best, designer, seed) | {"choice": choice, "scaling": table, "paper": paper}
+    choice = _choice(best, feasible) if table else ""
+    summary = {"query": query} | _summary(best, designer, seed) | {
+        "choice": choice, "scaling": table, "paper": paper_rows(workload)}
     if output is not None:
-        facts = {"evaluations": f"{len(best.scores):,}", "agent": "none" if designer is None else "shipped"
-                 if agent is None else "given", "first proposal of the agent": _score(best.proposed),
-                 "best": _score(float(best.scores.max())), "largest mesh at the highest clock": _score(
-                     summary["heuristic_score"]), "seed": seed}
-        write_folder(output, {
-            "design.yaml": design_yaml(best.design(best.best), _comments(best)), "pareto.csv": front_csv(best),
-            "pareto.svg": front_svg(best), "evaluations.jsonl": evaluations_jsonl(results),
-            "report.html": report_html(best, facts, paper, table, choice=choice, command=command_line(query)),
-            "summary.json": json.dumps(summary, indent=1) + "\n"}, force=force)
+        write_folder(output, _files(best, results, summary), force=force)
         kept.clear()
     return summary | {"output": None if output is None else str(output), "cpu_seconds": round(seconds, 2)}
+
+
+def _search_all(problems: list[Problem], designer: Designer | None, evaluations: int, seed: int, kept: Kept,
+                start: dict, on_progress) -> list[Search]:
+    """A search of every node, taken up where one is kept; where none finds a design, the nearest is searched on."""
+    results = []
+
+    def progress_of(name, of):
+        return on_progress and (lambda n, best: on_progress(name, n, of, best))
+
+    for problem in problems:
+        scenario, found = problem.scenario, kept.load(problem)
+        if found is None:
+            found = search(problem, designer, evaluations, seed=seed, start=start.get(scenario.nm),
+                           on_progress=progress_of(f"{scenario.workload.name}, {scenario.nm} nm", evaluations))
+            kept.save(found)
+        results.append(found)
+        if kept.folder is not None:
+            say_when_interrupted("the same command goes on from the nodes that are finished")
+    if not any(r.feasible for r in results):
+        nearest = _nearest(results)
+        more = search_on(nearest, designer, seed, on_progress=progress_of("what is possible", PROBES))
+        results = [more if r is nearest else r for r in results]
+    return results
+
+
+def _nearest(results: list[Search]) -> Search:
+    """The search whose best design is nearest to what was asked."""
+    return max(results, key=lambda r: float(r.scores.max()))
+
+
+def _files(best: Search, results: list[Search], summary: dict) -> dict[str, str]:
+    """Name -> contents of what RUN holds."""
+    query = summary["query"]
+    agent = "none" if not summary["agent"] else "given" if query["agent"] else "shipped"
+    facts = {"evaluations": f"{len(best.scores):,}", "agent": agent,
+             "first proposal of the agent": _score(best.proposed), "best": _score(float(best.scores.max())),
+             "largest mesh at the highest clock": _score(summary["heuristic_score"]), "seed": query["seed"]}
+    return {
+        "design.yaml": design_yaml(best.design(best.best), _comments(best)), "pareto.csv": front_csv(best),
+        "pareto.svg": front_svg(best), "evaluations.jsonl": evaluations_jsonl(results),
+        "report.html": report_html(best, facts, summary["paper"], summary["scaling"], choice=summary["choice"],
+                                   command=command_line(query)),
+        "summary.json": json.dumps(summary, indent=1) + "\n"}
 
 
 def command_line(query: dict) -> str:
