@@ -41,4 +41,4 @@ def test_the_policy_alone_designs_better_than_random_search(designer):
         for name, actions in (("policy", policy_designs(designer, problem, number)),
                               ("random", problem.random_actions(1000, generator))):
             losses[name].append(float(regret(score(problem.outcomes(actions), problem.goal).max(), best)))
-    assert median(losses["policy"]) < 0.25 < median(losses["random"])
+    assert 3 * median(losses["policy"]) < median(losses["random"]) and median(losses["policy"]) < 0.1
