@@ -25,6 +25,7 @@ from hwgen.noc.gather import MAX_UNICAST_FLITS, cut
 from hwgen.noc.network import bits_for
 from hwgen.noc.routes import DIRECTIONS, tree
 from hwgen.rtl.packet import PacketFormat
+from hwgen.rtl.starts import stream_bits
 
 LINK_CLASSES = {"east": "row", "west": "row", "north": "column", "south": "column", "local": "local"}
 
@@ -149,7 +150,7 @@ def _attention(config: ModelConfig, placement: Placement, vlen, position: int) -
 def _format(design, scenario):
     """Flits of a message of `count` words, a gather's or another's, in the hardware's own packets."""
     reach = int(tile_load(knobs_of(design), scenario).reach.amax())
-    least = KIND_BITS + (design.streams - 1).bit_length()
+    least = KIND_BITS + stream_bits(design.streams)
     form = PacketFormat(
         width=design.width, height=design.height, flit_bits=design.flit_bits, buffer_flits=design.buffer_flits,
         address_bits=max(least, bits_for(reach - 1)), multicast=design.multicast,
