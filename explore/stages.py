@@ -22,9 +22,9 @@ class Stages:
     """The stages of a batch, [B, 1] each.
 
     `band`: a chip as high as the highest stage. `part`: its share of the mesh. `layers`: the most that a stage has;
-    `mean`: those of a tile on average. `dense`: layers that tiles of this band would have if they had as many rows as those that have most: a lower band
-    has fewer tiles for its layers. `worked`: those of all stages together. `lower`: how many times as many rows
-    the highest band has as the lowest, which has `few` layers at most.
+    `mean`: those of a tile on average. `dense`: layers that tiles of this band would have if they had as many rows as
+    those that have most: a lower band has fewer tiles for its layers. `worked`: those of all stages together. `lower`:
+    how many times as many rows the highest band has as the lowest, which has `few` layers at most.
     """
 
     band: Knobs
