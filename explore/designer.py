@@ -1,7 +1,7 @@
 """The shipped agent at work: from a scenario to designs, with no evaluation, few or many."""
 
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import torch
@@ -11,7 +11,7 @@ from explore.action import Codec, Part
 from explore.agent import FORMAT, Agent, read_saved
 from explore.goal import Goals
 from explore.napkin import Napkin
-from explore.plan import PARENTS, Forecast, plan
+from explore.plan import BOLD, CAUTION, PARENTS, Forecast, plan
 from explore.problem import OBSERVATIONS, Problem, scenario_features
 from explore.refine import Found, refine
 from explore.scenario import Scenario
@@ -70,16 +70,18 @@ class Designer:
         return state_rows(problem.features, goal, self._nothing)
 
     def propose(self, problem: Problem, goal: Goals, count: int, generator: torch.Generator, *,
-                rounds: int = 30) -> Tensor:
+                rounds: int = 30, caution: float = CAUTION) -> Tensor:
         """At most `count` canonical actions [N, A] that differ, the most promising first; no evaluation is spent.
 
-        Planned in `rounds` from the actor's samples and from good designs of training scenarios.
+        Planned in `rounds` from the actor's samples and from good designs of training scenarios. `caution`: how many
+        nats worse a design counts that is certain to be infeasible.
         """
         samples = self.agent.candidates(self.state(problem, goal), SAMPLES, generator)
-        worth = Forecast(self.agent.surrogate, problem, goal).worth
+        worth = partial(Forecast(self.agent.surrogate, problem, goal).worth, caution=caution)
         return plan(problem, worth, torch.cat([samples, self.cases]), generator, rounds=rounds, islands=ISLANDS)[:count]
 
     def refine(self, problem: Problem, goal: Goals, evaluations: int, generator: torch.Generator) -> Found:
         """Proposals, and what `evaluations` make of them."""
-        proposals = self.propose(problem, goal, ISLANDS * PARENTS, generator)
-        return refine(problem, goal, proposals, evaluations, generator, surrogate=self.agent.surrogate)
+        start = torch.cat([self.propose(problem, goal, ISLANDS * PARENTS, generator, caution=caution)
+                           for caution in (CAUTION, BOLD)])
+        return refine(problem, goal, start, evaluations, generator, surrogate=self.agent.surrogate)

@@ -28,6 +28,8 @@ SURE = 3
 """Power of the chance that limits are kept: the model's small chances are too large, and its hopes there too high."""
 CAUTION = 3.0
 """Nats that an infeasible design is taken to be worse, where it would be the answer."""
+BOLD = 0.1
+"""The same where it would be tried, not answered: what the model doubts may be sound after all."""
 
 
 class Forecast:
@@ -55,10 +57,10 @@ class Forecast:
         """[B, N] from 0 to 1: how much places [N, ...] tell of actions."""
         return (-torch.cdist(self.surrogate.place(actions, self.features), places) / REACH).exp()
 
-    def worth(self, actions: Tensor) -> Tensor:
+    def worth(self, actions: Tensor, caution: float = CAUTION) -> Tensor:
         """Expected score [B] of designs as answers: the objective, less for the chance that a limit is broken."""
         objective, _, kept = self._expect(actions)
-        return objective - CAUTION * (1 - kept)
+        return objective - caution * (1 - kept)
 
     def gain(self, actions: Tensor) -> Tensor:
         """Expected gain [B] over the best so far, of an evaluation; far below it, a hint of the way up."""

@@ -14,6 +14,7 @@ from explore.designer import Designer
 from explore.evaluate import Evaluation
 from explore.goal import AREA, INFEASIBLE, LATENCY, OUTCOMES, POWER, VIOLATION, Goals, draw_goals, score, violation
 from explore.limits import Reason, sentences
+from explore.plan import BOLD
 from explore.practice import mutate
 from explore.problem import Problem
 from explore.refine import Found, refine
@@ -99,11 +100,10 @@ def search(problem: Problem, designer: Designer | None, evaluations: int, *, see
     archive.add(log.actions[0], log.outcomes[0])
     polish = int(POLISH * evaluations)
     if designer and evaluations - polish > 2 * _BATCH:
-        spread = torch.cat([designer.propose(problem, goals[i: i + 1], 2, generator, rounds=0)
-                            for i in range(_OWN_GOALS, 128)])
-        archive.add(spread, log.evaluate(spread))
-        fresh = problem.random_actions(_BATCH, generator)
-        archive.add(fresh, log.evaluate(fresh))
+        bold = designer.propose(problem, own, PROPOSALS, generator, caution=BOLD)
+        spread = [designer.propose(problem, goals[i: i + 1], 2, generator, rounds=0) for i in range(_OWN_GOALS, 128)]
+        others = torch.cat([bold, *spread, problem.random_actions(_BATCH, generator)])
+        archive.add(others, log.evaluate(others))
     while log.spent < evaluations - polish:
         count = min(_BATCH, evaluations - polish - log.spent)
         pick = torch.randint(len(goals), (count,), generator=generator)

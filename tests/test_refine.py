@@ -208,3 +208,17 @@ def test_refinement_goes_on_when_every_design_of_a_space_is_known():
     problem = designer.problem(Scenario(read_workload("stories260k"), 28, context=64))
     found = designer.refine(problem, GOAL, 96, torch.Generator().manual_seed(0))
     assert len(found.scores) == 96 and len(first_of_each(found.actions)) < 96
+
+
+def test_what_the_model_doubts_is_tried():
+    """Chips of 16 stages and 8 streams are best here; the model takes them for infeasible, two to one."""
+    designer = Designer.load()
+    problem = designer.problem(Scenario(read_workload("smollm2-135m"), 22, context=1024, weights=(0.62, 0.15, 0.23)))
+    careful = designer.propose(problem, problem.goal, 64, torch.Generator().manual_seed(0))
+    held = float(score(problem.outcomes(careful), problem.goal).max())
+    refined = designer.refine(problem, problem.goal, 64, torch.Generator().manual_seed(0))
+    searched = search(problem, designer, 2048)
+    assert (problem.codec.streams(careful) < 8).all()
+    for found in (refined, searched):
+        assert float(found.scores.max()) > held + 0.1
+        assert problem.codec.streams(found.actions[found.scores.argmax()][None]) == 8
