@@ -58,7 +58,7 @@ class Forecast:
         return (-torch.cdist(self.surrogate.place(actions, self.features), places) / REACH).exp()
 
     def worth(self, actions: Tensor, caution: float = CAUTION) -> Tensor:
-        """Expected score [B] of designs as answers: the objective, less for the chance that a limit is broken."""
+        """Expected score [B] of designs: the objective, less `caution` nats where a limit is surely broken."""
         objective, _, kept = self._expect(actions)
         return objective - caution * (1 - kept)
 
