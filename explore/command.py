@@ -72,11 +72,13 @@ def explore(model: str, *, nm: int, goal: str, weights: str = "mxint8", head: st
             clock_max: float | None = None, side: int = 64, evaluations: int = 8192, seed: int = 0,
             output: Path | None = None, force: bool = False, warm_start: Path | None = None,
             agent: Path | None = None, on_progress: Callable[[str, int, int, float], None] | None = None,
-            on_table: Callable[[list[dict]], None] | None = None) -> dict:
+            on_table: Callable[[list[dict]], None] | None = None,
+            on_note: Callable[[str], None] | None = None) -> dict:
     """Searches and writes RUN; returns its summary. `weights` and `head` are formats, as `read_workload` takes them.
 
     With `nodes`, in place of `nm`, every one is searched with the same settings, and RUN holds the design of the one
-    with the least cost per token, and the evaluations of all; `on_table` gets a row for each. After a kill the same
+    with the least cost per token, and the evaluations of all; `on_table` gets a row for each. `on_note` gets the
+    notes of the model as it was read. After a kill the same
     call takes up the nodes that were finished. Raises HwgenError where nothing is feasible: which limit binds, what the
     nearest design takes and what each budget could be.
     """
@@ -87,6 +89,8 @@ def explore(model: str, *, nm: int, goal: str, weights: str = "mxint8", head: st
         raise HwgenError(f"--clock-max must be at least {CLOCK_MHZ[0]} MHz, the slowest clock of a design, "
                          f"not {clock_max:g}")
     workload, objective = read_workload(model, weights=weights, head=head), parse_goal(goal)
+    for note in workload.notes if on_note else ():
+        on_note(note)
     sizes = [nm] if nodes is None else parse_nodes(nodes)
     if context is None:
         context = workload.context or min(DEFAULT_CONTEXT, workload.max_context)

@@ -27,6 +27,7 @@ class Workload:
 
     `mxfp4` names the matrices in that format, as `IntegerGraph.mxfp4` does: a choice made when quantising. `context`:
     the positions that a Q file was quantised for, the most that a chip of it can have; None where there is no Q yet.
+    `notes`: what a user must know about how the model was read, a sentence each.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Workload:
     vision: VisionTower | None = None
     mxfp4: frozenset[str] = frozenset()
     context: int | None = field(default=None, repr=False)
+    notes: tuple[str, ...] = field(default=(), repr=False, compare=False)
 
     layers = property(lambda self: self.config.layers)
     hidden = property(lambda self: self.config.hidden)
@@ -152,7 +154,8 @@ def _read(path: Path, model: str) -> Workload:
     if path.is_file() and path.suffix == ".json":
         return _from_json(path, path.resolve().parent.name if path.name == "config.json" else path.stem)
     if path.is_file():
-        return Workload(path.stem, load(path, weights=False).config)
+        loaded = load(path, weights=False)
+        return Workload(path.stem, loaded.config, notes=loaded.notes)
     raise HwgenError(f"Workload must be a config.json, a model folder or file, or one of "
                      f"{', '.join(shipped_workloads())}, not {model!r}")
 

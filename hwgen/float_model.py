@@ -54,14 +54,14 @@ class LazyTensors(Mapping):
 class FloatModel:
     """A loaded model: its sizes, its weights by canonical name (float32), its tokenizer if it has one.
 
-    `vision`: this is the language part of a checkpoint that has a vision tower, too.
+    `notes`: what a user must know about how the files were read, a sentence each. They are told, and kept nowhere.
     """
 
     config: ModelConfig
     tensors: Mapping[str, np.ndarray] = field(repr=False)
     tokenizer: Tokenizer | None
     source: str
-    vision: bool = False
+    notes: tuple[str, ...] = ()
 
     def in_memory(self) -> FloatModel:
         """The same model with every weight held in memory, for repeated use."""

@@ -33,6 +33,7 @@ INSIDE = {
 }
 LANGUAGE, VISION = "model.text_model.", ("model.vision_model.", "model.connector.")
 """Beginnings of names of weights in a model of VISION_TYPES: in place of `model.`, and of those that are left out."""
+VISION_NOTE = "the vision tower is left out: hwgen builds the language part"
 
 
 def load_hf(folder: Path, *, weights: bool = True) -> FloatModel:
@@ -42,7 +43,8 @@ def load_hf(folder: Path, *, weights: bool = True) -> FloatModel:
     tokenizer_file = folder / "tokenizer.json"
     tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file.is_file() else None
     tensors = _tensors(folder, config, vision) if weights else {}
-    return FloatModel(config, tensors, tokenizer, str(folder), vision)
+    notes = (VISION_NOTE,) if vision else ()
+    return FloatModel(config, tensors, tokenizer, str(folder), notes)
 
 
 # config.json

@@ -22,6 +22,7 @@ from explore.workload import read_workload
 from hwgen.errors import HwgenError
 from hwgen.float_model import logits
 from hwgen.load import load
+from hwgen.load_hf import VISION_NOTE
 from hwgen.quantize import quantize
 
 ROOT = Path(__file__).parent.parent
@@ -29,7 +30,7 @@ CLASSES = {"idefics3": (Idefics3Config, Idefics3ForConditionalGeneration),
            "smolvlm": (SmolVLMConfig, SmolVLMForConditionalGeneration)}
 VISION = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2,
           "image_size": 16, "patch_size": 8}
-NOTE = "note: the vision tower is left out: hwgen builds the language part"
+NOTE = f"note: {VISION_NOTE}"
 
 
 def save_around(llama, folder, kind="idefics3"):
@@ -75,7 +76,7 @@ def test_agrees_with_transformers_on_text(tmp_path, kind, tied):
     model = AutoModelForImageTextToText.from_pretrained(tmp_path, dtype=torch.float32).eval()
     tokens = some_tokens(model.model.text_model) % 66
     loaded = load(tmp_path)
-    assert loaded.vision and loaded.config.tied == tied
+    assert loaded.notes == (VISION_NOTE,) and loaded.config.tied == tied
     np.testing.assert_allclose(logits(loaded, tokens), torch_logits(model, tokens), atol=1e-4, rtol=0)
 
 
@@ -101,7 +102,7 @@ def test_names_what_is_left_out(folders, tmp_path):
 def test_shipped_configurations(name, tmp_path):
     (tmp_path / "config.json").write_bytes((ROOT / "explore" / "workloads" / f"{name}.json").read_bytes())
     model = load(tmp_path, weights=False)
-    assert model.vision and model.config == read_workload(name).config
+    assert model.notes == (VISION_NOTE,) and model.config == read_workload(name).config
 
 
 def test_what_the_language_part_lacks_may_stand_beside_it(folders, tmp_path):

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hwgen.commands.terminal import Force, Head, Json, Weights, app, bar
+from hwgen.commands.terminal import Force, Head, Json, Weights, app, bar, note
 from hwgen.errors import HwgenError
 
 
@@ -66,7 +66,7 @@ def explore(
             model, nm=7 if node is None else node, goal=goal, weights=weights, head=head, nodes=nodes, context=context,
             power_max=power_max, area_max=area_max, latency_max=latency_max, clock_max=clock_max, side=side,
             evaluations=evaluations, seed=seed, output=output, force=force, warm_start=warm_start, agent=agent,
-            on_progress=on_progress, on_table=on_table)
+            on_progress=on_progress, on_table=on_table, on_note=note)
     if json_:
         print(json.dumps(summary))
         return

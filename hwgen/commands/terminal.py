@@ -40,6 +40,11 @@ def answer(as_json: bool, values: dict, text: str):
     print(json.dumps(finite) if as_json else text)
 
 
+def note(text: str):
+    """Print a line on stderr that tells the user what they may not expect, as it is, however long."""
+    progress.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
+
+
 @contextlib.contextmanager
 def step(what: str):
     """Show that something is under way, on stderr."""
@@ -61,12 +66,12 @@ def bar(what: str):
 
 
 def read_model(path: Path, *, weights: bool = True):
-    """The model at `path`, with a note on stderr where part of it is left out."""
+    """The model at `path`, with its notes on stderr."""
     from hwgen.load import load
 
     loaded = load(path, weights=weights)
-    if loaded.vision:
-        progress.print("note: the vision tower is left out: hwgen builds the language part")
+    for text in loaded.notes:
+        note(text)
     return loaded
 
 
