@@ -106,7 +106,9 @@ def centre_up(folded: dict, peak: float) -> float:
 
 def _power_towards(target: float, peak: np.ndarray) -> np.ndarray:
     """The power of two, 2^-20 to 2^20, that brings `peak` below `target` and above half of it; 1 for a peak of 0."""
-    exponent = np.floor(np.log2(target / np.where((peak > 0) & np.isfinite(peak), peak, target)))
+    peak = np.where((peak > 0) & np.isfinite(peak), peak, target)
+    # what is this small meets the limit, and its quotient could leave float32
+    exponent = np.floor(np.log2(target / np.maximum(peak, target * 2.0**-40)))
     return np.exp2(np.clip(exponent, -20, 20))
 
 

@@ -235,7 +235,9 @@ def silu(x: np.ndarray) -> np.ndarray:
 
 
 def _normalise(x: np.ndarray, eps: float) -> np.ndarray:
-    return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + np.float32(eps))
+    # the square overflows to infinity for a very large x, which gives 0, as in every other float32 implementation
+    with np.errstate(over="ignore"):
+        return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + np.float32(eps))
 
 
 def _linear(weights, name: str, x: np.ndarray) -> np.ndarray:

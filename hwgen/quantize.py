@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -41,7 +42,7 @@ def quantize(model: FloatModel, *, weights: str = "mxint8", head: str = "mxint8"
     statistics = calibrate(model, context, calibration, seed)
     layers, seen = [], {"logits": statistics.most("logits")}
     for i in range(config.layers):
-        layer, products = _layer(config, fold_layer(config, model.layer(i)), statistics, i, context, mxfp4)
+        layer, products = _layer(config, model.layer(i), statistics, i, context, mxfp4)
         layers.append(layer)
         seen |= {f"{i}.{name}": value for name, value in products.items()}
         following = f"{i + 1}.attn_in" if i + 1 < config.layers else "final_in"
@@ -81,9 +82,12 @@ def rope_table(config: ModelConfig, context: int) -> np.ndarray:
 
 
 def exponent(peak: float, low: int, high: int) -> int:
-    """e such that `peak` * HEADROOM * 2^e fits int16, limited to low..high."""
-    if not peak > 0:
+    """e such that `peak` * HEADROOM * 2^e fits int16, limited to low..high, both within -63..63."""
+    # beyond these the limits decide, and the quotient could leave its float type
+    if not peak > 2.0**-90:
         return high
+    if peak > 2.0**90:
+        return low
     return int(np.clip(math.floor(math.log2(32767 / (peak * HEADROOM))), low, high))
 
 
@@ -114,13 +118,24 @@ def matrix(weight: np.ndarray, bias: np.ndarray | None = None, *, mxfp4: bool = 
     return Mx(mx.elements, mx.scales, mx.blocks * BLOCK)
 
 
-def _layer(config: ModelConfig, folded: dict, statistics: Statistics, i: int, context: int,
+def check_finite(tensors: Mapping[str, np.ndarray]):
+    """HwgenError where float32 cannot hold a weight any more with what was folded into it; names are for people."""
+    broken = [name for name, array in tensors.items() if not np.isfinite(array).all()]
+    if broken:
+        raise HwgenError(f"Model's weights must stay finite in float32 with gains and scales folded in, but {broken[0]} "
+                         "does not")
+
+
+@np.errstate(over="ignore", invalid="ignore")  # said in words by check_finite
+def _layer(config: ModelConfig, weights: dict, statistics: Statistics, i: int, context: int,
            mxfp4: frozenset[str]) -> tuple[LayerGraph, dict]:
     """Layer i of the graph, and by matrix the largest product that calibration saw."""
+    folded = fold_layer(config, weights)
     peak = {name: statistics.peak[f"{i}.{name}"] for name in _OBSERVED}
     q, k = _balance_scores(config, folded, *(statistics.samples(f"{i}.{name}") for name in "qk"), peak)
     value_scale = centre_values(config, folded, peak["v"].max(-1), context)
     up_scale = centre_up(folded, peak["up"].max())
+    check_finite({f"{i}.{name}": array for name, array in folded.items()})
     att = peak["att"].reshape(config.kv_heads, -1).max(-1) * value_scale
     unit, limit = 1 / float(gain_factor(config)), norm_frac_limit(config)
     silu_frac = exponent(peak["silu"].max(), 28 - FRAC_MAX, 28)
@@ -139,7 +154,7 @@ def _layer(config: ModelConfig, folded: dict, statistics: Statistics, i: int, co
     value = (peak["v"].max(-1) * value_scale).max()
     seen = {"qkv": max(q.max(), k.max(), value), "up": peak["up"].max() * up_scale, "sum of values": context * value,
             "scores": _score_peak(q, k), **{name: peak[name].max() for name in ("o", "gate", "down")}}
-    return layer, seen
+    return layer, {name: float(value) for name, value in seen.items()}
 
 
 def _balance_scores(config: ModelConfig, folded: dict, q: np.ndarray, k: np.ndarray, peak: dict):
@@ -163,14 +178,16 @@ def _score_peak(q: np.ndarray, k: np.ndarray) -> float:
     return float((q * k).sum(-1).max())
 
 
+@np.errstate(over="ignore")
 def _final(model: FloatModel, statistics: Statistics, mxfp4: frozenset[str]) -> dict:
     """The graph's fields about the last normalisation and the head."""
     config, gain = model.config, model.tensors["norm"] * gain_factor(model.config)
     peak = statistics.peak["final_normed"] / float(gain_factor(config))
     frac = exponent(peak.max(), -FRAC_MAX, norm_frac_limit(config))
     if not config.tied:
-        head = matrix(model.tensors["head"] * gain, mxfp4="head" in mxfp4)
-        return {"head": head, "final_norm_frac": frac, "final_gain": None, "final_gain_frac": 0, "final_frac": 0}
+        head = model.tensors["head"] * gain
+        check_finite({"head": head})
+        return {"head": matrix(head, mxfp4="head" in mxfp4), "final_norm_frac": frac, "final_gain": None, "final_gain_frac": 0, "final_frac": 0}
     gain_frac = exponent(np.abs(gain).max() / HEADROOM, -FRAC_MAX, FRAC_MAX - max(frac, 0))
     final_frac = exponent((peak * np.abs(gain)).max(), max(-FRAC_MAX, frac + gain_frac - FRAC_MAX),
                           min(FRAC_MAX, frac + gain_frac))

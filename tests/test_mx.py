@@ -157,3 +157,14 @@ def test_fast_product_of_batches():
     for i in range(2):
         for j in range(3):
             np.testing.assert_array_equal(value[i, j], matmul(x[i, j], w[i, j])[0])
+
+
+@pytest.mark.filterwarnings("error")
+def test_fast_product_of_numbers_that_leave_float32():
+    """A scale of 2^127 makes values that float32 cannot hold; the other side's 2^-127 brings their product back."""
+    x, w = quantize_float(np.full((1, 40), 3.3e38)), quantize_float(np.full((1, 40), 3e-38))
+    value, overflow = product(Operand(x), Operand(w))
+    wanted, flags = matmul(x, w)
+    np.testing.assert_array_equal(value, wanted)
+    assert wanted[0, 0] > 300 and not flags.any()
+    assert overflow is None or not overflow.any()

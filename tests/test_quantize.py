@@ -17,7 +17,7 @@ from hwgen.float_model import logits, sample
 from hwgen.fold import fold_layer, group_rows
 from hwgen.integer_graph import MATRICES
 from hwgen.load import load
-from hwgen.quantize import bias_block, check_context, matrix, quantize, rope_table
+from hwgen.quantize import bias_block, check_context, exponent, matrix, quantize, rope_table
 from hwgen.ranges import worst_case
 from hwgen.reference import Reference, batch_logits
 
@@ -239,3 +239,43 @@ def test_stories260k_loses_little(tokens, top1):
     assert result["top1"] >= top1
     assert result["ppl_int"] < 1.02 * result["ppl_float"]
     assert not result["overflow"]
+
+
+def filled(kind: str, array: np.ndarray) -> np.ndarray:
+    """Values of the size of `array` as float32's ends have them."""
+    values = {"zeros": [0], "subnormals": [1e-45, -1e-40], "all sizes": [0, 1e-45, -1e-40, 1e-38, 1],
+              "huge": [1e37, -1e37], "largest": [3.4e38, -3.4e38, 0]}[kind]
+    return np.random.default_rng(0).choice(np.float32(values), array.shape)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", ["zeros", "subnormals", "all sizes", "huge", "largest"])
+@pytest.mark.parametrize("part", ["embed", "0.attn_norm", "0.q", "0.k_bias", "0.v", "0.o", "0.gate", "0.up",
+                                  "0.down_bias", "norm", "head", "all"])
+def test_weights_at_the_ends_of_float32(part, kind):
+    """Whatever a tensor holds, quantising and measuring give an answer or one sentence."""
+    model = random_model("untied, biases")
+    tensors = {name: filled(kind, array) if part in (name, "all") else array for name, array in model.tensors.items()}
+    model = replace(model, tensors=tensors)
+    try:
+        graph = quantize(model, calibration=[[1, 2, 3, 4, 5]], context=5, allow_wrap=True)
+    except HwgenError as error:
+        assert kind in ("huge", "largest")
+        assert "must stay finite in float32" in str(error)
+        return
+    evaluate(model, graph, tokens=10)
+    if kind == "subnormals":
+        zeros = {name: np.zeros_like(array) if part in (name, "all") else array for name, array in tensors.items()}
+        same = quantize(replace(model, tensors=zeros), calibration=[[1, 2, 3, 4, 5]], context=5, allow_wrap=True)
+        np.testing.assert_array_equal(batch_logits(graph, [[1, 2, 3]]), batch_logits(same, [[1, 2, 3]]))
+
+
+@pytest.mark.parametrize("real", [np.float32, np.float64])
+def test_exponents_of_peaks_of_any_size(real):
+    with np.errstate(all="raise"):
+        for peak in (0, 1e-45, 1e-40, 1e-38, 1e-30):
+            assert exponent(real(peak), -63, 63) == 63
+        for peak in (1e30, 3.4e38, np.inf):
+            assert exponent(real(peak), -63, 63) == -63
+        assert exponent(real(1), -63, 63) == 13
+        assert exponent(real(16000), -63, 63) == 0

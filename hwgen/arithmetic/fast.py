@@ -23,6 +23,8 @@ class Operand:
         # [..., blocks, rows, 32]: each block is one matrix
         self.values = np.ascontiguousarray(np.moveaxis(values, -2, -3))
         self.top = int(tensor.scales.max(initial=0)) - SCALE_BIAS
+        # 127 elements * 2^120 is below float32's 2^128
+        self.finite = self.top <= 120
 
     @property
     def rows(self) -> int:
@@ -38,7 +40,7 @@ def product(x: Operand, w: Operand):
     lead = np.broadcast_shapes(x.values.shape[:-3], w.values.shape[:-3])
     step = max(1, _CHUNK // max(1, w.rows * w.values.shape[-3] * int(np.prod(lead))))
     exponent = x.top + w.top
-    bounded = exponent < 31 and x.values.shape[-3] * _BLOCK_MAX * 2.0**exponent < 1 << 31
+    bounded = x.finite and w.finite and exponent < 31 and x.values.shape[-3] * _BLOCK_MAX * 2.0**exponent < 1 << 31
     parts = []
     for start in range(0, x.rows, step):
         rows = slice(start, start + step)
