@@ -122,8 +122,8 @@ def check_finite(tensors: Mapping[str, np.ndarray]):
     """HwgenError where float32 cannot hold a weight any more with what was folded into it; names are for people."""
     broken = [name for name, array in tensors.items() if not np.isfinite(array).all()]
     if broken:
-        raise HwgenError(f"Model's weights must stay finite in float32 with gains and scales folded in, but {broken[0]} "
-                         "does not")
+        raise HwgenError("Model's weights must stay finite in float32 with gains and scales folded in, but "
+                         f"{broken[0]} does not")
 
 
 @np.errstate(over="ignore", invalid="ignore")  # said in words by check_finite
@@ -187,7 +187,8 @@ def _final(model: FloatModel, statistics: Statistics, mxfp4: frozenset[str]) -> 
     if not config.tied:
         head = model.tensors["head"] * gain
         check_finite({"head": head})
-        return {"head": matrix(head, mxfp4="head" in mxfp4), "final_norm_frac": frac, "final_gain": None, "final_gain_frac": 0, "final_frac": 0}
+        return {"head": matrix(head, mxfp4="head" in mxfp4), "final_norm_frac": frac, "final_gain": None,
+                "final_gain_frac": 0, "final_frac": 0}
     gain_frac = exponent(np.abs(gain).max() / HEADROOM, -FRAC_MAX, FRAC_MAX - max(frac, 0))
     final_frac = exponent((peak * np.abs(gain)).max(), max(-FRAC_MAX, frac + gain_frac - FRAC_MAX),
                           min(FRAC_MAX, frac + gain_frac))
