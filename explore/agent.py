@@ -27,7 +27,6 @@ Where it departs from the paper, and why:
 
 import copy
 import io
-import os
 import zipfile
 from dataclasses import asdict, dataclass
 from math import log
@@ -42,8 +41,8 @@ from explore.napkin import HINTS, Napkin
 from explore.networks import ActionShape, Actor, Ensemble
 from explore.surrogate import Surrogate
 from hwgen.errors import HwgenError
-
-FORMAT = "hwgen-agent-2"
+from hwgen.formats import AGENT, Format
+from hwgen.whole_files import whole_file
 
 
 @dataclass(frozen=True)
@@ -207,9 +206,9 @@ class Agent:
         """
         half = {name: {k: v.half() for k, v in net.state_dict().items()} for name, net in self._shipped()}
         scales = [self.mean, self.std, *self.surrogate.state_dict()["scales"]]
-        write_saved({"format": FORMAT, "hp": asdict(self.hp), "steps": self.shape.steps, "choices": self.shape.choices,
-                     "layout": [(p.label, p.kind, p.values) for p in layout], "scales": scales, "cases": cases.half(),
-                     **half}, path)
+        write_saved({"format": AGENT.mark, "hp": asdict(self.hp), "steps": self.shape.steps,
+                     "choices": self.shape.choices, "layout": [(p.label, p.kind, p.values) for p in layout],
+                     "scales": scales, "cases": cases.half(), **half}, path)
 
     def _shipped(self):
         return ("actor", self.actor), ("surrogate", self.surrogate.net)
@@ -217,7 +216,7 @@ class Agent:
     @classmethod
     def load_policy(cls, path: Path, state_size: int, shape: ActionShape, napkin: Napkin) -> tuple["Agent", Tensor]:
         """(agent, cases). Raises HwgenError unless `path` is a policy for states and actions of this layout."""
-        saved = read_saved(path, FORMAT, "Agent")
+        saved = read_saved(path, AGENT, "Agent")
         try:
             if (tuple(saved["steps"]), tuple(saved["choices"])) != (shape.steps, shape.choices) \
                     or len(saved["scales"][0]) != state_size:
@@ -235,19 +234,17 @@ class Agent:
 
 def write_saved(state: dict, path: Path) -> None:
     """Replaces a file at once, so that a kill leaves the old or the new. Raises HwgenError where it cannot be."""
-    part = path.with_name(path.name + ".part")
     contents = io.BytesIO()  # given a file, torch has its own words for a full disk
     torch.save(state, contents)
     try:
-        part.write_bytes(contents.getbuffer())
-        os.replace(part, path)
+        with whole_file(path) as partial:
+            partial.write_bytes(contents.getbuffer())
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise HwgenError(f"{str(path)!r} must be writable, but: {error.strerror}") from None
 
 
-def read_saved(path: Path, wanted: str, what: str = "File") -> dict:
-    """The tensors in a file that carries the format mark `wanted`. Raises HwgenError for any other file.
+def read_saved(path: Path, wanted: Format, what: str = "File") -> dict:
+    """The tensors in a file of the format `wanted`. Raises HwgenError for any other file.
 
     `what`: the part that the file plays, for the sentence.
     """
@@ -261,6 +258,7 @@ def read_saved(path: Path, wanted: str, what: str = "File") -> dict:
         unread = isinstance(error, OSError) and error.filename is not None
         why = f"but: {error.strerror}" if unread else "not damaged or foreign"
         raise HwgenError(f"{name} must be a file that hwgen saved, {why}") from None
-    if not isinstance(saved, dict) or saved.get("format") != wanted:
-        raise HwgenError(f"{name} must be a {wanted} file, not another")
+    if not isinstance(saved, dict):
+        raise HwgenError(f"{name} must be a file that hwgen saved, not damaged or foreign")
+    wanted.check(saved.get("format"), f"{name} must be a file that hwgen saved, not one")
     return saved

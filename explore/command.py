@@ -28,10 +28,12 @@ from explore.report import evaluations_jsonl, figures_of, front_csv, report_html
 from explore.scenario import GOALS, Scenario
 from explore.search import PROBES, Search, refusal, search, search_on
 from explore.space import Space
-from explore.workload import Workload, read_workload
+from explore.workload import WIDE, Workload, read_workload
 from hwgen.design import CLOCK_MHZ
-from hwgen.emit.write import check_output, write_folder
-from hwgen.errors import HwgenError
+from hwgen.emit.write import check_output, restore, write_folder
+from hwgen.errors import HwgenError, NotKept
+from hwgen.formats import RUN
+from hwgen.integer_graph import check_fixed_context
 from hwgen.interrupts import say_when_interrupted
 
 DEFAULT_CONTEXT = 2048
@@ -66,7 +68,7 @@ def parse_nodes(text: str) -> list[int]:
     return list(dict.fromkeys(sizes))
 
 
-def explore(model: str, *, nm: int, goal: str, weights: str = "mxint8", head: str = "mxint8",
+def explore(model: str, *, nm: int, goal: str, weights: str | None = None, head: str | None = None,
             nodes: str | None = None, context: int | None = None,
             power_max: float | None = None, area_max: float | None = None, latency_max: float | None = None,
             clock_max: float | None = None, side: int = 64, evaluations: int = 8192, seed: int = 0,
@@ -80,7 +82,7 @@ def explore(model: str, *, nm: int, goal: str, weights: str = "mxint8", head: st
     with the least cost per token, and the evaluations of all; `on_table` gets a row for each. `on_note` gets the
     notes of the model as it was read. After a kill the same
     call takes up the nodes that were finished. Raises HwgenError where nothing is feasible: which limit binds, what the
-    nearest design takes and what each budget could be.
+    nearest design takes and what each budget could be; NotKept where RUN cannot be written.
     """
     torch.set_num_threads(1)
     if output is not None:
@@ -92,6 +94,10 @@ def explore(model: str, *, nm: int, goal: str, weights: str = "mxint8", head: st
     for note in workload.notes if on_note else ():
         on_note(note)
     sizes = [nm] if nodes is None else parse_nodes(nodes)
+    if workload.context is not None:
+        check_fixed_context(workload.context, context, model)
+    elif weights is None or head is None:
+        weights, head = weights or WIDE, head or WIDE
     if context is None:
         context = workload.context or min(DEFAULT_CONTEXT, workload.max_context)
     most = {name: None if value is None else float(value) for name, value in (
@@ -122,10 +128,14 @@ def explore(model: str, *, nm: int, goal: str, weights: str = "mxint8", head: st
     choice = _choice(best, feasible) if table else ""
     summary = {"query": query} | _summary(best, designer, seed) | {
         "choice": choice, "scaling": table, "paper": paper_rows(workload)}
+    answer = summary | {"output": None if output is None else str(output), "cpu_seconds": round(seconds, 2)}
     if output is not None:
-        write_folder(output, _files(best, results, summary), force=force)
+        try:
+            write_folder(output, _files(best, results, summary), force=force)
+        except (HwgenError, OSError) as error:
+            raise NotKept(error, answer | {"output": None}) from None
         kept.clear()
-    return summary | {"output": None if output is None else str(output), "cpu_seconds": round(seconds, 2)}
+    return answer
 
 
 def _search_all(problems: list[Problem], designer: Designer | None, evaluations: int, seed: int, kept: Kept,
@@ -277,8 +287,11 @@ def _designs_of(run: Path, codec: Codec, nm: int) -> torch.Tensor:
     path = Path(run) / "evaluations.jsonl"
     rule = f"RUN to start from must be a folder that `hwgen explore` made, not {str(run)!r} of --warm-start"
     try:
+        restore(run)
         with open(path, encoding="utf-8") as file:
-            labels = tuple(json.loads(file.readline())["knobs"])
+            first = json.loads(file.readline())
+            labels = tuple(first["knobs"])
+            RUN.check(first.get("format"), rule)
             rows = [json.loads(line) for line in file]
         if labels != codec.labels():
             raise HwgenError(f"RUN to start from must be of the same space of designs, not {str(run)!r}")

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from explore.action import Codec, Part
-from explore.agent import FORMAT, Agent, read_saved
+from explore.agent import Agent, read_saved
 from explore.goal import Goals
 from explore.napkin import Napkin
 from explore.plan import BOLD, CAUTION, PARENTS, Forecast, plan
@@ -19,6 +19,7 @@ from explore.space import Space
 from explore.state import GOAL_FEATURES, state_rows
 from explore.workload import read_workload
 from hwgen.errors import HwgenError
+from hwgen.formats import AGENT
 
 SAMPLES = 256
 """Actions that the policy is asked for before planning."""
@@ -39,7 +40,7 @@ class Designer:
     @classmethod
     def load(cls, path: Path = SHIPPED, space: Space | None = None) -> "Designer":
         """The agent in a file that `explore.train` wrote. Raises HwgenError for any other."""
-        saved = read_saved(path, FORMAT, "Agent")
+        saved = read_saved(path, AGENT, "Agent")
         try:
             layout = tuple(Part(label, kind, tuple(values)) for label, kind, values in saved["layout"])
             if not layout:

@@ -1,4 +1,4 @@
-"""Searches of finished nodes, kept beside a RUN that is not whole yet: a kill loses the search of one node at most."""
+"""Searches of finished nodes, kept where a RUN is to be whole: a kill loses the search of one node at most."""
 
 import hashlib
 import json
@@ -16,9 +16,10 @@ from explore.agent import read_saved, write_saved
 from explore.problem import OBSERVATIONS, Problem
 from explore.scenario import Scenario
 from explore.search import Search
+from hwgen.emit.write import kept_folder
 from hwgen.errors import HwgenError
+from hwgen.formats import SEARCH
 
-FORMAT = "hwgen-search-1"
 _PARTS = ("actions", "outcomes", "scores", "proposed")
 
 
@@ -26,13 +27,12 @@ class Kept:
     """What is kept for the folder `output`; None keeps nothing.
 
     `settings`: all that a search depends on besides its scenario and the program, as JSON has it. A search is taken up
-    again only where all three are the same. Raises HwgenError where nothing can be written beside `output`.
+    again only where all three are the same. Raises HwgenError where nothing can be kept.
     """
 
     def __init__(self, output: Path | None, settings: dict):
         self.settings = settings
-        whole = None if output is None else Path(output).resolve()
-        self.folder = whole and whole.with_name(f".{whole.name}.nodes")
+        self.folder = None if output is None else kept_folder(output, "nodes")
         self.output = output
         if self.folder is not None:
             self._try()
@@ -62,26 +62,27 @@ class Kept:
         if self.folder is None:
             return None
         try:
-            saved = read_saved(self._path(problem.scenario), FORMAT)
+            saved = read_saved(self._path(problem.scenario), SEARCH)
         except HwgenError:
             return None
         parts = [saved.get(name) for name in _PARTS]
         return Search(problem, *parts) if _whole(problem, *parts) else None
 
     def save(self, found: Search) -> None:
-        """Keeps a search, in one step."""
+        """Keeps a search, in one step, where there is room."""
         if self.folder is None:
             return
         path = self._path(found.problem.scenario)
         if path.is_dir():  # the next run searches anew
             return
-        self._make()
-        write_saved({"format": FORMAT, **{name: getattr(found, name) for name in _PARTS}}, path)
+        with suppress(HwgenError):  # what cannot be kept is searched anew after a kill
+            self._make()
+            write_saved({"format": SEARCH.mark, **{name: getattr(found, name) for name in _PARTS}}, path)
 
     def clear(self) -> None:
         """Removes all that is kept for this folder, of other settings too."""
         if self.folder is not None:
-            for file in (*self.folder.glob("*.pt"), *self.folder.glob("*.pt.part")):
+            for file in (*self.folder.glob("*.pt"), *self.folder.glob(".*.pt.hwgen-*")):
                 with suppress(OSError):
                     file.unlink()
             with suppress(OSError):

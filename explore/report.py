@@ -19,6 +19,7 @@ from explore.plots import front_svg, progress_svg
 from explore.search import Search
 from explore.tile_map import TileMap, deviation, tile_map
 from hwgen.design import Design
+from hwgen.formats import RUN
 from hwgen.template_files import environment
 
 MAPPED_TILES = 1764
@@ -42,7 +43,7 @@ def evaluations_jsonl(searches: Iterable[Search]):
     for place, search in enumerate(searches):
         if not place:
             labels = search.problem.codec.labels()
-            yield json.dumps({"knobs": labels, "encoding": "action of explore.action.Codec"}) + "\n"
+            yield json.dumps({"format": RUN.mark, "knobs": labels, "encoding": "action of explore.action.Codec"}) + "\n"
         rows = zip(search.actions.tolist(), search.judged.tolist(), search.scores.tolist(), strict=True)
         for number, (action, outcome, value) in enumerate(rows):
             linear = {name: float(f"{np.exp(x):.6g}") for name, x in zip(_OUTCOME, outcome, strict=False)}

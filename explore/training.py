@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from explore.agent import FORMAT, Agent, HyperParameters, read_saved, write_saved
+from explore.agent import Agent, HyperParameters, read_saved, write_saved
 from explore.archive import Archive
 from explore.goal import INFEASIBLE, VIOLATION, Goals, draw_goals, score
 from explore.networks import ActionShape
@@ -20,6 +20,7 @@ from explore.practice import Practice
 from explore.replay import Replay
 from explore.state import state_rows
 from hwgen.errors import HwgenError
+from hwgen.formats import TRAINING
 
 _PARTS = ("actor", "critics", "target", "surrogate")
 
@@ -140,7 +141,7 @@ class Training:
     def save(self, path: Path) -> None:
         """A checkpoint: everything that the rest of the run depends on."""
         agent = self.agent
-        write_saved({"format": FORMAT + "-training", "hp": asdict(self.hp), "step": self.step, "log": self.log,
+        write_saved({"format": TRAINING.mark, "hp": asdict(self.hp), "step": self.step, "log": self.log,
                 "evaluations": self.evaluations, "random": self.random.get_state(),
                 "agent": {name: getattr(agent, name).state_dict() for name in _PARTS},
                 "scales": (agent.mean, agent.std), "log_alpha": agent.log_alpha.detach(),
@@ -149,7 +150,7 @@ class Training:
 
     def load(self, path: Path) -> None:
         """Goes on from a checkpoint of the same hyper-parameters and fields. Raises HwgenError for any other file."""
-        saved = read_saved(path, FORMAT + "-training", "Checkpoint")
+        saved = read_saved(path, TRAINING, "Checkpoint")
         try:
             self._restore(path, saved)
         except (LookupError, TypeError, ValueError, AttributeError, RuntimeError):

@@ -8,13 +8,15 @@ from explore.operator import Operator
 from explore.program_shape import ProgramShape, program_shape
 from explore.vision import VisionTower, read_vision
 from hwgen.errors import HwgenError
-from hwgen.integer_graph import IntegerGraph, is_graph_file
+from hwgen.integer_graph import MATRICES, IntegerGraph, is_graph_file
 from hwgen.load import load
 from hwgen.load_hf import json_object, parse_config
 from hwgen.model_config import ModelConfig
 from hwgen.quantize import narrow_matrices
 
 SHIPPED = Path(__file__).parent / "workloads"
+WIDE = "mxint8"
+"""The format of matrices where none is asked for."""
 KEY_BLOCK_BYTES = 33
 """32 elements of a key row and their scale."""
 VALUE_BLOCK_BYTES = 36
@@ -130,20 +132,29 @@ def shipped_workloads() -> tuple[str, ...]:
     return tuple(sorted(file.stem for file in SHIPPED.glob("*.json")))
 
 
-def read_workload(model: str | Path, *, weights: str = "mxint8", head: str = "mxint8") -> Workload:
+def read_workload(model: str | Path, *, weights: str | None = None, head: str | None = None) -> Workload:
     """The workload of a shipped name, a Hugging Face folder or config file (no weights needed), GGUF or Q file.
 
-    `weights` and `head` are formats as `hwgen.quantize.quantize` takes them; a Q file has its own, and its context.
-    Raises HwgenError for a name or file that is none of these, and for sizes that are lacking or cannot work.
+    `weights` and `head` are formats as `hwgen.quantize.quantize` takes them, None its default; a Q file has its own,
+    and its context. Raises HwgenError for a name or file that is none of these, for other formats than a Q file's own,
+    and for sizes that are lacking or cannot work.
     """
     path = Path(model)
     if path.is_file() and is_graph_file(path):
-        if (weights, head) != ("mxint8", "mxint8"):
-            raise HwgenError(f"Formats of {str(model)!r} must be its own, which `hwgen quantize` gave it")
         graph = IntegerGraph.load(path)
+        _check_formats(graph, weights, head, str(model))
         return Workload(path.stem, graph.config, mxfp4=graph.mxfp4, context=graph.context)
     found = _read(path, str(model))
-    return replace(found, mxfp4=narrow_matrices(found.config, weights, head))
+    return replace(found, mxfp4=narrow_matrices(found.config, weights or WIDE, head or WIDE))
+
+
+def _check_formats(graph: IntegerGraph, weights: str | None, head: str | None, model: str) -> None:
+    """Raise HwgenError where other formats are asked for than those of a Q file, which are facts of it."""
+    own = {"weights": "mxfp4" if graph.mxfp4.intersection(MATRICES) else WIDE,
+           "head": "mxfp4" if "embed" in graph.mxfp4 else WIDE}
+    for part, asked in (("weights", weights), ("head", head)):
+        if asked is not None and narrow_matrices(graph.config, **own | {part: asked}) != graph.mxfp4:
+            raise HwgenError(f"--{part} must be {own[part]}, as {model} was quantised with, not {asked}")
 
 
 def _read(path: Path, model: str) -> Workload:

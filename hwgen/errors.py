@@ -8,3 +8,11 @@ DISK_FULL = (ENOSPC, EDQUOT, EFBIG)
 
 class HwgenError(Exception):
     """A single clear sentence, `X must be R, not v`, for something the user supplied."""
+
+
+class NotKept(HwgenError):
+    """A result is there, but could not be written: commands print `result` before they fail with the sentence."""
+
+    def __init__(self, sentence: object, result):
+        super().__init__(str(sentence))
+        self.result = result

@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import os
-import tempfile
 import zlib
 from dataclasses import dataclass, fields
 from functools import cached_property
@@ -22,10 +21,11 @@ from safetensors.numpy import save_file
 from hwgen.arithmetic.mx import BLOCK, Mx
 from hwgen.arithmetic.mxfp4 import is_mxfp4
 from hwgen.errors import HwgenError
+from hwgen.formats import GRAPH
 from hwgen.model_config import ModelConfig
 from hwgen.tokenizer import Tokenizer
+from hwgen.whole_files import try_writing, whole_file
 
-FORMAT = "hwgen-integer-graph-1"
 MATRICES = ("qkv", "o", "gate", "up", "down")
 EPSILON_FRACTION = 24
 
@@ -107,7 +107,7 @@ class IntegerGraph:
     def _header(self) -> str:
         fracs = [{name: getattr(layer, name) for name in LAYER_FRACS} for layer in self.layers]
         header = {name: getattr(self, name) for name in ("context", "final_norm_frac", "final_gain_frac", "final_frac")}
-        header |= {"format": FORMAT, "layers": fracs, "config": self.config.to_dict()}
+        header |= {"format": GRAPH.mark, "layers": fracs, "config": self.config.to_dict()}
         header |= {"mxfp4": sorted(self.mxfp4)} if self.mxfp4 else {}
         return json.dumps(header, sort_keys=True)
 
@@ -142,45 +142,48 @@ class IntegerGraph:
         contents = {"graph": self._header, "tokenizer": tokenizer, "signature": self.signature()}
         meta = {"hwgen": json.dumps(contents, sort_keys=True)}
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays().items()}
-        handle, partial = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-        os.close(handle)
         try:
-            save_file(arrays, partial, metadata=meta)
-            os.chmod(partial, 0o666 & ~_umask())
-            os.replace(partial, path)
-        except SafetensorError as error:  # the library's words for a full disk
-            Path(partial).unlink(missing_ok=True)
-            raise HwgenError(f"Output must be writable, not {str(path)!r}: {error}") from None
-        except BaseException:
-            Path(partial).unlink(missing_ok=True)
-            raise
+            with whole_file(path) as partial:
+                save_file(arrays, partial, metadata=meta)
+        except (OSError, SafetensorError) as error:  # the library has its own words for a full disk
+            reason = getattr(error, "strerror", None) or error
+            raise HwgenError(f"Output must be writable, not {str(path)!r}: {reason}") from None
 
     @classmethod
     def load(cls, path: str | Path) -> IntegerGraph:
-        """Reads a file that `save` wrote; HwgenError where it is damaged or of another kind."""
+        """Reads a file that `save` wrote; HwgenError where it is damaged, of another kind or another version's."""
+        rule = f"Integer graph must be a file that `hwgen quantize` wrote, not {str(path)!r}"
         try:
             with safe_open(path, "np") as file:
                 meta = json.loads((file.metadata() or {})["hwgen"])
                 header = json.loads(meta["graph"])
-                if header["format"] != FORMAT:
-                    raise KeyError("format")
+                GRAPH.check(header.get("format"), rule)
                 arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             graph = _assemble(header, arrays, meta["tokenizer"])
             if graph.signature() != meta["signature"]:
                 raise ValueError("its contents do not match their signature")
             return graph
-        except (OSError, SafetensorError, KeyError, ValueError, TypeError) as error:
-            raise HwgenError(f"Integer graph must be a file that `hwgen quantize` wrote, not {str(path)!r} ({error})"
-                             ) from error
+        except (OSError, SafetensorError, LookupError, ValueError, TypeError, AttributeError) as error:
+            raise HwgenError(f"{rule} ({error})") from error
 
 
 def check_graph_output(path: str | Path) -> None:
-    """Raise HwgenError unless `path` may be written: new in a folder that is there, or a file that `save` wrote."""
-    path = Path(path)
-    if not path.parent.is_dir():
+    """Raise HwgenError unless `path` may and can be written: new in a folder that is there, or a file of `save`."""
+    target = Path(os.path.realpath(path))
+    if not target.parent.is_dir():
         raise HwgenError(f"Output must be in a folder that exists, not {str(path)!r}")
-    if path.exists() and not (path.is_file() and is_graph_file(path)):
+    if target.is_symlink() or target.exists() and not (target.is_file() and is_graph_file(target)):
         raise HwgenError(f"Output must be a new file or one that `hwgen quantize` wrote, not {str(path)!r}")
+    try:
+        try_writing(target.parent)
+    except OSError as error:
+        raise HwgenError(f"Output must be in a writable folder, not {str(path)!r}: {error.strerror}") from None
+
+
+def check_fixed_context(fixed: int, asked: int | None, model: str) -> None:
+    """Raise HwgenError where another context is asked for than that of a Q file, which is a fact of it."""
+    if asked is not None and asked != fixed:
+        raise HwgenError(f"Context must be {fixed}, as {model} was quantised for, not {asked}")
 
 
 def is_graph_file(path: str | Path) -> bool:
@@ -257,9 +260,3 @@ def _assemble(header: dict, arrays: dict, tokenizer: str | None) -> IntegerGraph
         final_norm_frac=header["final_norm_frac"], final_gain=arrays["final_gain"] if config.tied else None,
         final_gain_frac=header["final_gain_frac"], final_frac=header["final_frac"], rope=arrays["rope"], mxfp4=mxfp4,
         tokenizer=None if tokenizer is None else Tokenizer.from_json(tokenizer))
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask

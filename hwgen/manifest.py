@@ -5,6 +5,7 @@ from hwgen.compiler.compile import CompiledChip, Depths
 from hwgen.compiler.words import rom_word_bytes, word_bytes
 from hwgen.emit.chip import ChipSpec, TileKind, TilePlace
 from hwgen.errors import HwgenError
+from hwgen.formats import BUILD
 from hwgen.isa import KIND_BITS, WIDTH
 from hwgen.rtl.axi_lite_registers import REGISTERS, STATUS_BITS
 from hwgen.rtl.packet import PacketFormat
@@ -52,6 +53,7 @@ def manifest(chip: CompiledChip, files: list[str], images: bool) -> dict:
     design, graph, config = chip.design, chip.graph, chip.graph.config
     return {
         "hwgen": __version__,
+        "format": BUILD.mark,
         "top": "chip",
         "files": files,
         "constraints": "constraints.sdc",

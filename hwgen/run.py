@@ -1,10 +1,9 @@
 """`hwgen sim`: run prompts on the simulated chip, stream its text, keep the result with the build."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hwgen.build_folder import read_manifest, write_text
+from hwgen.build_folder import read_manifest, write_result
 from hwgen.errors import HwgenError
 from hwgen.report import write_report
 from hwgen.simulate import simulate
@@ -44,7 +43,7 @@ def run(build: Path, *, sim: str, prompt_ids: Sequence[Callable[[Tokenizer | Non
         stream("\n".join(f"{number}: {_line(tokenizer, *both)}" for number, both in enumerate(
             zip(prompts, result["tokens"], strict=False))))
     result = {"sim": sim, "prompt_ids": ids, **result, "text": texts[0] if one or tokenizer is None else texts}
-    write_text(build / f"sim-{sim}.json", json.dumps(result) + "\n")
+    write_result(build, f"sim-{sim}.json", result)
     write_report(build)
     del result["timeline"]
     return result

@@ -14,8 +14,8 @@ from pathlib import Path
 
 from rich.table import Table
 
-from hwgen.build_folder import read_manifest, write_text
-from hwgen.errors import HwgenError
+from hwgen.build_folder import read_manifest, write_result
+from hwgen.errors import HwgenError, NotKept
 from hwgen.liberty import Liberty, read_liberty
 from hwgen.report import write_report
 from hwgen.yosys_jobs import YosysFailure, run_scripts
@@ -35,7 +35,7 @@ def synthesise(build: Path, liberty: Path | None = None) -> list[dict]:
     `instances` in the chip; `parts` (module -> instances in one of it); `by_type`, `cells`, `flip_flops` of its own;
     `all_cells`, `all_flip_flops` with its parts, memories not included; `area` (um2, own), `all_area`, `kge` (all, in
     1000 NAND2) and `path_ps` (own logic), None without a Liberty or logic of its own. The last entry is the chip.
-    Raises HwgenError for a folder or a Liberty that Yosys cannot read.
+    Raises HwgenError for a folder or a Liberty that Yosys cannot read, NotKept where nothing can be written to `build`.
     """
     build = Path(build)
     files = _module_files(build)
@@ -44,18 +44,20 @@ def synthesise(build: Path, liberty: Path | None = None) -> list[dict]:
         work = Path(folder)
         (work / "build").symlink_to(build.resolve())
         if library:
-            (work / "cells.lib").write_text(library.text)
+            (work / "cells.lib").write_text(library.text, encoding="utf-8")
             driving = f"set_driving_cell {library.driver}\n" if library.driver else ""
-            (work / "constraints").write_text(f"{driving}set_load {LOAD_FF}\n")
+            (work / "constraints").write_text(f"{driving}set_load {LOAD_FF}\n", encoding="utf-8")
         try:
             counts = _structure(files, work)
             mapped = _map(files, counts, library, work)
         except YosysFailure as failure:
             raise HwgenError(f"Yosys must accept the chip in {str(build)!r}, but says of {failure}") from None
     modules = _entries(counts, mapped, library)
-    write_text(build / "synth.json", json.dumps(
-        {"liberty": library.name if library else None, "modules": modules}, indent=1) + "\n")
-    write_report(build)
+    try:
+        write_result(build, "synth.json", {"liberty": library.name if library else None, "modules": modules})
+        write_report(build)
+    except HwgenError as error:
+        raise NotKept(error, modules) from None
     return modules
 
 
@@ -77,7 +79,7 @@ def _structure(files: dict[str, str], work: Path) -> dict[str, dict[str, int]]:
     """Module -> cell type -> number, before synthesis, of all modules in the chip's hierarchy."""
     script = [*_read(files, files), "hierarchy -check -top chip", "proc", "tee -q -o structure.json stat -json"]
     run_scripts({"structure": script}, work)
-    found = json.loads((work / "structure.json").read_text())["modules"]
+    found = json.loads((work / "structure.json").read_text(encoding="utf-8"))["modules"]
     return {name.lstrip("\\"): entry["num_cells_by_type"] for name, entry in found.items()}
 
 
@@ -94,7 +96,7 @@ def _map(files, counts, library: Liberty | None, work: Path) -> dict[str, dict]:
     logs = run_scripts(scripts, work)
     result = {}
     for name in own:
-        generic, cells = (json.loads((work / f"{name}.{kind}.json").read_text())["modules"][f"\\{name}"]
+        generic, cells = (json.loads((work / f"{name}.{kind}.json").read_text(encoding="utf-8"))["modules"][f"\\{name}"]
                           for kind in ("generic", "cells"))
         types = generic["num_cells_by_type"]
         delays = re.findall(r"Delay = +([0-9.]+) ps", logs[name])

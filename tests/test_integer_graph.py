@@ -93,6 +93,6 @@ def test_a_failed_save_leaves_nothing(graph, tmp_path, monkeypatch):
         raise OSError("disk full")
 
     monkeypatch.setattr("hwgen.integer_graph.save_file", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(HwgenError, match="^Output must be writable, not .*q': disk full$"):
         graph.save(tmp_path / "q")
     assert list(tmp_path.iterdir()) == []

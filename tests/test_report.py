@@ -5,7 +5,7 @@ from html.parser import HTMLParser
 import pytest
 from small_chip import chip_manifest, simulation
 
-from hwgen.build_folder import write_text
+from hwgen.build_folder import write_result
 from hwgen.errors import HwgenError
 from hwgen.figures import RESOLUTION, timeline_lane, token_bars
 from hwgen.report import report_html, write_report
@@ -167,8 +167,8 @@ def test_written_beside_the_results(numbers, tmp_path):
     (tmp_path / "manifest.json").write_text(json.dumps(numbers))
     assert write_report(tmp_path).read_text(encoding="utf-8") == report_html(numbers)
     sim = simulation(numbers)
-    (tmp_path / "sim-verilator.json").write_text(json.dumps(sim))
-    (tmp_path / "synth.json").write_text(json.dumps(SYNTH))
+    write_result(tmp_path, "sim-verilator.json", sim)
+    write_result(tmp_path, "synth.json", SYNTH)
     assert write_report(tmp_path).read_text(encoding="utf-8") == report_html(numbers, sim, SYNTH)
     names = {"manifest.json", "sim-verilator.json", "synth.json", "report.html"}
     assert {path.name for path in tmp_path.iterdir()} == names
@@ -188,14 +188,6 @@ def test_damaged_results_are_refused(numbers, tmp_path):
     with pytest.raises(HwgenError, match="sim-verilator.json must be a readable result of hwgen, not damaged"):
         write_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
-
-
-def test_failed_write_leaves_the_old_file(tmp_path):
-    write_text(tmp_path / "a.txt", "old")
-    with pytest.raises(UnicodeEncodeError):
-        write_text(tmp_path / "a.txt", "new \ud800")
-    assert (tmp_path / "a.txt").read_text() == "old"
-    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
 
 
 @pytest.mark.parametrize(("prompts", "tokens", "steps"), [

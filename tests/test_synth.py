@@ -7,6 +7,7 @@ from rich.console import Console
 from small_chip import chip_manifest
 
 from hwgen.errors import HwgenError
+from hwgen.formats import SYNTHESIS
 from hwgen.synth import as_table, synthesise
 from hwgen.template_files import environment
 from hwgen.yosys_jobs import YosysFailure, run_scripts
@@ -109,7 +110,7 @@ def test_generic_cells_add_up(build):
 def test_results_are_kept_and_shown(build):
     modules = synthesise(build)
     kept = (build / "synth.json").read_bytes()
-    assert json.loads(kept) == {"liberty": None, "modules": modules}
+    assert json.loads(kept) == {"format": SYNTHESIS.mark, "liberty": None, "modules": modules}
     assert "Yosys generic gates" in (build / "report.html").read_text(encoding="utf-8")
     synthesise(build)
     assert (build / "synth.json").read_bytes() == kept

@@ -21,8 +21,10 @@ from hwgen.commands.terminal import (
     answer,
     app,
     ids_of_streams,
+    note,
     read_graph,
     read_model,
+    result_of,
     step,
 )
 
@@ -110,11 +112,17 @@ def synth(
     json_: Json = False,
 ) -> None:
     """Synthesise every distinct module with Yosys and print a table of cells."""
+    from hwgen.build_folder import read_manifest, why_unwritable
     from hwgen.synth import as_table, synthesise
 
+    read_manifest(build)
+    if why := why_unwritable(build):
+        note(f"the result will be printed only, as {build} cannot be written: {why}")
     with step("synthesising"):
-        modules = synthesise(build, liberty)
+        modules, failure = result_of(lambda: synthesise(build, liberty))
     if json_:
         print(json.dumps({"modules": modules}))
     else:
         Console().print(as_table(modules))
+    if failure:
+        raise failure

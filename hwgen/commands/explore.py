@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from hwgen.commands.terminal import Force, Head, Json, Weights, app, bar, note
+from hwgen.commands.terminal import Force, Json, app, bar, note, result_of
 from hwgen.errors import HwgenError
 
 
@@ -17,8 +17,9 @@ def explore(
     goal: Annotated[str, typer.Option(help="Weights W_PERF,W_POWER,W_AREA of the score that is maximised, W_PERF "
                                       "ln(tok/s) - W_POWER ln(W) - W_AREA ln(mm2); or high-performance (0.4,0.4,0.2) "
                                       "or low-power (0.2,0.6,0.2)")] = "high-performance",
-    weights: Weights = "mxint8",
-    head: Head = "mxint8",
+    weights: Annotated[str | None, typer.Option(help="Format of the layers' matrices: mxint8 or mxfp4; default mxint8, "
+                                                "of a Q file its own")] = None,
+    head: Annotated[str | None, typer.Option(help="Format of embedding and head, likewise")] = None,
     output: Annotated[Path | None, typer.Option("-o", "--output", metavar="RUN", help="Folder to make; after a kill "
                                                 "the same command goes on from the nodes that are finished")] = None,
     nodes: Annotated[str | None, typer.Option(help="Nodes to compare, comma-separated, in place of --node; RUN gets "
@@ -40,7 +41,6 @@ def explore(
 ) -> None:
     """Find the best design for a model, a node and a goal with the shipped agent."""
     try:
-        from explore.amounts import amount, plain
         from explore.command import explore as run
         from explore.goal import INFEASIBLE
         from explore.report import nodes_table
@@ -62,14 +62,23 @@ def explore(
                     if not row["feasible"]:
                         print(f"{row['node']} nm: {'; '.join(row['reasons'])}")
 
-        summary = run(
+        summary, failure = result_of(lambda: run(
             model, nm=7 if node is None else node, goal=goal, weights=weights, head=head, nodes=nodes, context=context,
             power_max=power_max, area_max=area_max, latency_max=latency_max, clock_max=clock_max, side=side,
             evaluations=evaluations, seed=seed, output=output, force=force, warm_start=warm_start, agent=agent,
-            on_progress=on_progress, on_table=on_table, on_note=note)
+            on_progress=on_progress, on_table=on_table, on_note=note))
     if json_:
         print(json.dumps(summary))
-        return
+    else:
+        _print_summary(summary)
+    if failure:
+        raise failure
+
+
+def _print_summary(summary: dict):
+    """The best design in a few lines."""
+    from explore.amounts import amount, plain
+
     if summary["choice"]:
         print(summary["choice"])
     design, streams = summary["design"], summary["design"]["streams"]

@@ -42,11 +42,18 @@ def rtl(
         with step("synthesising"):
             values["report"] = router_report(files, liberty)
         lines.append(as_text(values["report"]))
+    failure = None
     if output is not None:
-        write_folder(output, files, force=force)
-        values = {"output": str(output), "files": sorted(files), **values}
-        lines.append(f"{output}: {', '.join(sorted(files))}")
-    answer(json_, values, "\n".join(lines))
+        try:
+            write_folder(output, files, force=force)
+            values = {"output": str(output), "files": sorted(files), **values}
+            lines.append(f"{output}: {', '.join(sorted(files))}")
+        except HwgenError as error:
+            failure = error
+    if lines:
+        answer(json_, values, "\n".join(lines))
+    if failure:
+        raise failure
 
 
 @app.command("noc-bench", epilog="Example: hwgen noc-bench examples/designs/4x4.yaml -o build/noc")
@@ -78,9 +85,15 @@ def noc_bench(
             loads=None if loads is None else numbers("Load", loads, float),
             flits=numbers("Packet length", flits, int),
             cycles=cycles, seed=seed, on_stage=status.update)
+    failure = None
     if output is not None:
-        write_noc_bench(output, result, force=force)
+        try:
+            write_noc_bench(output, result, force=force)
+        except HwgenError as error:
+            failure = error
     if json_:
         print(json.dumps(result))
     else:
         Console().print(*as_tables(result))
+    if failure:
+        raise failure

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import json
 import math
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from hwgen.errors import HwgenError
+from hwgen.errors import HwgenError, NotKept
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Turn a transformer checkpoint into a chip.")
@@ -38,6 +39,14 @@ def answer(as_json: bool, values: dict, text: str):
     # JSON has no infinity
     finite = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()}
     print(json.dumps(finite) if as_json else text)
+
+
+def result_of(run: Callable):
+    """(what `run` returns, None), or (the result that it could not keep, the error to raise when that is printed)."""
+    try:
+        return run(), None
+    except NotKept as error:
+        return error.result, error
 
 
 def note(text: str):
@@ -77,13 +86,12 @@ def read_model(path: Path, *, weights: bool = True):
 
 def read_graph(model: str, context: int | None, allow_wrap: bool = False):
     """The integer graph of a Q file, or of a model quantised with the defaults."""
-    from hwgen.integer_graph import IntegerGraph, is_graph_file
+    from hwgen.integer_graph import IntegerGraph, check_fixed_context, is_graph_file
 
     path = Path(model)
     if path.is_file() and is_graph_file(path):
         graph = IntegerGraph.load(path)
-        if context is not None and context != graph.context:
-            raise HwgenError(f"Context must be {graph.context}, as {model} was quantised for, not {context}")
+        check_fixed_context(graph.context, context, model)
         return graph
     from hwgen.quantize import quantize
 
@@ -102,12 +110,23 @@ def ids_of(prompt: str | None, prompt_ids: str | None) -> Callable:
         ids = [int(part) for part in prompt_ids.split(",")]
         return lambda tokenizer: ids
 
+    text = _utf8(prompt)
+
     def encode(tokenizer):
         if tokenizer is None:
             raise HwgenError("--prompt must come with a model that has a tokenizer; use --prompt-ids")
-        return tokenizer.encode(prompt)
+        return tokenizer.encode(text)
 
     return encode
+
+
+def _utf8(argument: str) -> str:
+    """An argument of the command line read as UTF-8 where the locale's encoding could not read it."""
+    try:
+        argument.encode()
+    except UnicodeEncodeError:
+        return os.fsencode(argument).decode(errors="surrogateescape")
+    return argument
 
 
 def ids_of_streams(prompts: list[str] | None, prompt_ids: list[str] | None) -> list[Callable]:
