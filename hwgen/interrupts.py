@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM, answered with one sentence and exit status 2 wherever they strike."""
+"""Ctrl-C, SIGTERM and SIGHUP, answered with one sentence and exit status 2 wherever they strike."""
 
 import atexit
 import os
@@ -6,13 +6,14 @@ import signal
 import sys
 from collections.abc import Callable
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGALRM)
 
 
 def interruptible(run: Callable[[], int]) -> int:
     """The exit status that `run` returns; an interrupt unwinds it and ends the process with status 2."""
     for number in _SIGNALS:
-        signal.signal(number, _interrupt)
+        if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # so that nohup may say
+            signal.signal(number, _interrupt)
     sys.unraisablehook = _repeat_interrupt
     try:
         return run()

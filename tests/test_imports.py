@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 HWGEN = [
-    {"errors", "interrupts", "template_files"},
+    {"errors", "formats", "interrupts", "process", "template_files", "whole_files"},
     {"isa", "arithmetic", "noc"},
     {"model_config", "safetensors_file", "tokenizer", "rope"},
     {"float_model", "load_hf", "load_gguf", "load"},
