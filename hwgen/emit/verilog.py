@@ -16,6 +16,7 @@ from amaranth.hdl import ClockSignal, Elaboratable, Fragment, Instance, ResetSig
 from amaranth.lib.wiring import In
 
 from hwgen.emit.fold import fold
+from hwgen.emit.names import plain, with_plain_names
 
 HEADER = "// Plain Verilog-2005. Registers have no initial value: hold rst high for one clock edge first.\n"
 
@@ -49,7 +50,7 @@ for line in sys.stdin.read().splitlines():
 # an escaped identifier that is legal without its escape, but for keywords
 _ASSERT = re.compile(r'\$write\("(.*?)"\);\n +assert \(\S+\);')
 """What Yosys writes for a check, after `if (!condition)`."""
-_NEEDLESS_ESCAPE = re.compile(r"\\([A-Za-z_]\w*\$[\w$]*) ")
+_NEEDLESS_ESCAPE = re.compile(r"\\([A-Za-z_]\w*\$[\w$]*) ", re.ASCII)
 
 
 def module_name(component):
@@ -68,7 +69,7 @@ def module_name(component):
         else:
             short = key.removesuffix("_bits").removesuffix("_address")
             values.append(f"{short}{int(value)}")
-    return "_".join([kind, *values])
+    return plain("_".join([kind, *values]))
 
 
 def instance_of(component, name):
@@ -77,7 +78,7 @@ def instance_of(component, name):
     ports = {"i_clk": ClockSignal(), "i_rst": ResetSignal()}
     for path, member, value in component.signature.flatten(component):
         prefix = "i_" if member.flow == In else "o_"
-        ports[prefix + "__".join(map(str, path))] = Value.cast(value)
+        ports[prefix + plain("__".join(map(str, path)))] = Value.cast(value)
     return Instance(name, **ports)
 
 
@@ -147,7 +148,9 @@ def _start_worker():
 
 
 def _convert(name):
-    return name, fold(_plain(_verilog(name, rtlil.convert(_modules[name], name=name, emit_src=False))))
+    text = _verilog(name, rtlil.convert(_modules[name], name=name, emit_src=False))
+    # names last: what is folded depends on the length of expressions
+    return name, with_plain_names(fold(_plain(text)))
 
 
 def _verilog(name, module):
