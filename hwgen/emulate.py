@@ -6,7 +6,7 @@ and messages take their time, in no order: a missing dependency shows as a wrong
 
 import random
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from hwgen.compiler.compile import CompiledChip
 from hwgen.compiler.tile_program import DONE, LOGITS_LAST, RESULT
 from hwgen.emulate_tile import Message, Start, TileEmulator
 from hwgen.isa import KIND_BITS, Unit, counter_numbers
+from hwgen.model_config import end_ids
 
 
 class Emulator:
@@ -89,17 +90,25 @@ class Emulator:
         under_way[:] = [m for m in under_way if m is not message]
         return message
 
-    def generate(self, prompt: list[int], count: int) -> list[int]:
-        """Greedy continuation of `count` tokens, without end-of-text or context rules."""
-        return self.generate_streams([prompt], [count])[0]
+    def generate(self, prompt: list[int], count: int, eos: int | Iterable[int] | None = None) -> list[int]:
+        """Greedy continuation of `count` tokens, or up to one of `eos` (an id or several), whatever the context is."""
+        return self.generate_streams([prompt], [count], eos)[0]
 
-    def generate_streams(self, prompts: Sequence[list[int]], counts: Sequence[int]) -> list[list[int]]:
-        """The same of every stream, each with its own prompt; a stream that has its tokens stands still."""
-        streams = self.chip.design.streams
+    def generate_streams(
+        self, prompts: Sequence[list[int]], counts: Sequence[int], eos: int | Iterable[int] | None = None,
+    ) -> list[list[int]]:
+        """The same of every stream, each with its own prompt; a stream that has come to its end stands still."""
+        idle = [None] * (self.chip.design.streams - len(prompts))
+        ends = end_ids(eos)
         tokens = [list(prompt) for prompt in prompts]
-        for position in range(max(len(p) + n for p, n in zip(prompts, counts, strict=True)) - 1):
-            starts = [Start(tokens[s][position], position, position >= len(prompts[s]) - 1, False)
-                      if position < len(prompts[s]) - 1 + counts[s] else None for s in range(len(prompts))]
-            for own, successor in zip(tokens, self.step(starts + [None] * (streams - len(starts))), strict=False):
-                own += [] if successor is None else [successor]
+        lengths = [len(prompt) + count for prompt, count in zip(prompts, counts, strict=True)]
+        for position in range(max(lengths) - 1):
+            starts = [
+                Start(own[position], position, position >= len(prompt) - 1, False) if position < length - 1 else None
+                for own, prompt, length in zip(tokens, prompts, lengths, strict=True)]
+            for stream, successor in enumerate(self.step(starts + idle)[:len(prompts)]):
+                if successor is not None:
+                    tokens[stream].append(successor)
+                if successor in ends:
+                    lengths[stream] = len(tokens[stream])
         return [own[len(prompt):] for own, prompt in zip(tokens, prompts, strict=True)]

@@ -23,6 +23,8 @@ LONGEST = (1 << 16) - 1
 """Words or rows that one instruction works on, and positions."""
 KIND_BITS = 3
 """Of the kind of a message to the host, in its address; the stream is above it."""
+ENDS = 8
+"""Ids that end a text, as many as a chip looks for."""
 
 
 class CounterNumbers(NamedTuple):

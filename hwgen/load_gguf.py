@@ -120,7 +120,7 @@ def _sizes(fields: dict, stored: dict) -> tuple[ModelConfig | None, list[str]]:
         norm_eps=float(get("attention.layer_norm_rms_epsilon")), max_context=get("context_length"),
         tied=OUTSIDE["head"] not in stored, attention_bias="blk.0.attn_q.bias" in stored,
         output_bias="blk.0.attn_output.bias" in stored, mlp_bias="blk.0.ffn_gate.bias" in stored,
-        bos=fields.get("tokenizer.ggml.bos_token_id"), eos=eos[0] if eos else None, eos_ids=eos,
+        bos=fields.get("tokenizer.ggml.bos_token_id"), eos_ids=eos,
         rope_theta=float(get("rope.freq_base", 10000.0)), rope_factors=_rope_factors(stored),
     )
     return config, problems + size_problems(config, NAMES)

@@ -191,7 +191,7 @@ def _config(raw: dict) -> tuple[ModelConfig | None, list[str]]:
         max_context=raw["max_position_embeddings"], tied=bool(raw.get("tie_word_embeddings", False)),
         attention_bias=bias or raw.get("model_type") == "qwen2", output_bias=bias,
         mlp_bias=llama and bool(raw.get("mlp_bias", False)), bos=raw.get("bos_token_id"),
-        eos=eos[0] if eos else None, eos_ids=eos, rope_theta=theta, rope_scaling=scaling,
+        eos_ids=eos, rope_theta=theta, rope_scaling=scaling,
     )
     return config, problems + size_problems(config, NAMES)
 

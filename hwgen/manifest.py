@@ -6,7 +6,8 @@ from hwgen.compiler.words import rom_word_bytes, word_bytes
 from hwgen.emit.chip import ChipSpec, TileKind, TilePlace
 from hwgen.errors import HwgenError
 from hwgen.formats import BUILD
-from hwgen.isa import KIND_BITS, WIDTH
+from hwgen.isa import ENDS, KIND_BITS, WIDTH
+from hwgen.model_config import end_ids
 from hwgen.rtl.axi_lite_registers import REGISTERS, STATUS_BITS
 from hwgen.rtl.packet import PacketFormat
 from hwgen.rtl.performance import COUNTERS
@@ -73,13 +74,14 @@ def manifest(chip: CompiledChip, files: list[str], images: bool) -> dict:
         "context": graph.context,
         "vocab": config.vocab,
         "bos": config.bos,
-        "eos": config.eos,
+        "eos_ids": end_ids(config.eos_ids),
         "signature": graph.signature(),
         "weights": graph.weights,
         "mxfp4": sorted(graph.mxfp4),
         "registers": REGISTERS,
         "status_bits": STATUS_BITS,
         "counters": COUNTERS,
+        "ends": ENDS,
         "model": config.to_dict(),
         "classes": [_class_entry(cls, depths, graph.weights)
                     for cls, depths in zip(design.classes, chip.depths, strict=True)],

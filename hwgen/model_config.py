@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from reprlib import repr as shown
+
+from hwgen.isa import ENDS
 
 LARGEST = {
     "vocab": 1 << 24, "hidden": 1 << 20, "layers": 1 << 12, "heads": 1 << 12, "kv_heads": 1 << 12, "head_dim": 1 << 16,
@@ -33,7 +35,7 @@ class Llama3Scaling:
 class ModelConfig:
     """Sizes and options of one model.
 
-    `eos_ids` holds every id that ends a text (`eos` is the first). `rope_factors`, one per frequency, are divisors
+    `eos_ids` holds every id that ends a text. `rope_factors`, one per frequency, are divisors
     that a GGUF file carries in place of `rope_scaling`; at most one of the two is set.
     """
 
@@ -51,7 +53,6 @@ class ModelConfig:
     output_bias: bool = False
     mlp_bias: bool = False
     bos: int | None = None
-    eos: int | None = None
     rope_theta: float = 10000.0
     rope_scaling: Llama3Scaling | None = None
     rope_factors: tuple[float, ...] | None = None
@@ -62,19 +63,27 @@ class ModelConfig:
         return sum(math.prod(shape) for shape in tensor_shapes(self).values())
 
     def to_dict(self) -> dict:
-        """Plain values, ready for JSON."""
-        return asdict(self)
+        """Plain values, ready for JSON. They keep the first end as `eos`, which signatures of graphs cover."""
+        return asdict(self) | {"eos": next(iter(self.eos_ids), None)}
 
     @classmethod
     def from_dict(cls, values: dict) -> ModelConfig:
         """The inverse of `to_dict`, also after a trip through JSON."""
         values = dict(values)
+        values.pop("eos", None)
         if values.get("rope_scaling") is not None:
             values["rope_scaling"] = Llama3Scaling(**values["rope_scaling"])
         if values.get("rope_factors") is not None:
             values["rope_factors"] = tuple(values["rope_factors"])
         values["eos_ids"] = tuple(values.get("eos_ids", ()))
         return cls(**values)
+
+
+def end_ids(eos: int | Iterable[int] | None) -> list[int]:
+    """Ids that end a run, each once: of one, several or none (None)."""
+    if eos is None:
+        return []
+    return list(dict.fromkeys(eos if isinstance(eos, Iterable) else [eos]))
 
 
 def layer_shapes(config: ModelConfig) -> dict[str, tuple[int, ...]]:
@@ -152,9 +161,12 @@ def size_problems(config: ModelConfig, names: Mapping[str, str]) -> list[str]:
     ]
     if problems:
         return problems
-    problems = [f"{names[name]} must be 0 to {config.vocab - 1}, not {shown(token)}"
-                for name, tokens in (("bos", (config.bos,)), ("eos", config.eos_ids))
-                for token in tokens if token is not None and not 0 <= token < config.vocab]
+    for name, tokens in (("bos", end_ids(config.bos)), ("eos", config.eos_ids)):
+        outside = [token for token in tokens if not 0 <= token < config.vocab]
+        if outside:
+            problems.append(f"{names[name]} must be 0 to {config.vocab - 1}, not {shown(outside[0])}")
+    if (count := len(end_ids(config.eos_ids))) > ENDS:
+        problems.append(f"{names['eos']} must be at most {ENDS} ids, not {count}")
     if config.head_dim % 2:
         problems.append(f"{names['head_dim']} must be even, not {config.head_dim}")
     if config.heads % config.kv_heads:

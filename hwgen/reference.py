@@ -15,12 +15,14 @@ from hwgen.arithmetic.fixed import Q_FRACTION
 from hwgen.arithmetic.mx import BLOCK, SCALE_BIAS, Mx, quantize_int, quantize_weighted, shift_block
 from hwgen.errors import HwgenError
 from hwgen.integer_graph import MATRICES, IntegerGraph, LayerGraph
+from hwgen.model_config import end_ids
 
 _CHUNK = 1 << 22
 _BIAS_ELEMENTS = np.array([64, 1] + [0] * (BLOCK - 2), np.int8)
 _FAR = 17 << 12
 _EXP2 = tables.exp2_negative(np.arange(_FAR + 1)).astype(np.int32)
 """Every numerator by distance from the maximum; 0 from _FAR on."""
+Ends = int | Iterable[int] | None
 
 
 class Reference:
@@ -46,13 +48,13 @@ class Reference:
         """Logits int32 [batch, T, vocab] of sequences [batch, T] that start at position 0."""
         return self._logits(self._body(np.asarray(tokens), 0)).astype(np.int32)
 
-    def generate(self, prompt: Sequence[int], max_tokens: int, start_pos: int = 0, eos: int | None = -1) -> list[int]:
+    def generate(self, prompt: Sequence[int], max_tokens: int, start_pos: int = 0, eos: Ends = -1) -> list[int]:
         """The tokens after `prompt`, greedily, ties to the lowest id; positions before `start_pos` are in the cache.
 
-        Ends after `eos` (given out too; -1: the model's, None: none), `max_tokens`, or when the position reaches the
-        context.
+        Ends after any token of `eos` (given out too; an id or several, -1: the model's, None: none), after
+        `max_tokens`, or when the position reaches the context.
         """
-        eos = self.graph.config.eos if eos == -1 else eos
+        ends = end_ids(self.graph.config.eos_ids if eos == -1 else eos)
         prompt = check_request(self.graph, prompt, max_tokens, start_pos)
         for position, token in enumerate(prompt[:-1], start_pos):
             self.feed(token, position)
@@ -61,7 +63,7 @@ class Reference:
             _, token = vector.argmax(self.step(token, position))
             out.append(token)
             position += 1
-            if token == eos or len(out) == max_tokens or position == self.graph.context:
+            if token in ends or len(out) == max_tokens or position == self.graph.context:
                 return out
 
     def _position(self, position: int) -> int:
@@ -196,7 +198,7 @@ class _Cache:
         return Mx(self._v[0][:, :, :span], self._v[1][:, :, :span], self._dim)
 
 
-def generate(graph: IntegerGraph, prompt: Sequence[int], max_tokens: int, eos: int | None = -1) -> list[int]:
+def generate(graph: IntegerGraph, prompt: Sequence[int], max_tokens: int, eos: Ends = -1) -> list[int]:
     """The new tokens of one run from position 0; see `Reference.generate`."""
     return Reference(graph).generate(prompt, max_tokens, eos=eos)
 

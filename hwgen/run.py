@@ -34,7 +34,7 @@ def run(build: Path, *, sim: str, prompt_ids: Sequence[Callable[[Tokenizer | Non
         if name == "run":
             pieces.begin()
 
-    result = simulate(build, sim=sim, prompt_ids=ids, max_tokens=max_tokens, eos=manifest["eos"],
+    result = simulate(build, sim=sim, prompt_ids=ids, max_tokens=max_tokens, eos=manifest["eos_ids"],
                       on_token=pieces.token if one else None, on_stage=stage, **disturbance)
     pieces.end()
     texts = [None if tokenizer is None else tokenizer.decode(tokens)

@@ -1,28 +1,31 @@
 """`hwgen sim`: a generated chip in Verilator or Icarus, driven only through its AXI ports."""
 
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 
 from hwgen.build_folder import read_manifest
 from hwgen.errors import HwgenError
+from hwgen.model_config import end_ids
 
 UNITS = ("matrix", "vector", "send")
 """Of a tile's activity, from bit 0."""
 
 
-def simulate(build: Path, *, sim: str, prompt_ids, max_tokens, eos: int | None = None, mode: str = "tokens",
-             start_pos=0, quick: bool = False, on_token=None, on_stage=None, **disturbance) -> dict:
+def simulate(build: Path, *, sim: str, prompt_ids, max_tokens, eos: int | Iterable[int] | None = None,
+             mode: str = "tokens", start_pos=0, quick: bool = False, on_token=None, on_stage=None,
+             **disturbance) -> dict:
     """Run the chip in folder `build` and return what it did.
 
     Keys used of BUILD/manifest.json: top, files (Verilog, relative to BUILD, in order), width, height, streams,
-    context, vocab, signature, registers, status_bits. The compiled chip stays in BUILD/sim/SIM.
+    context, vocab, signature, registers, status_bits, ends. The compiled chip stays in BUILD/sim/SIM.
 
     Parameters
     ----------
     sim : "verilator" or "icarus".
     prompt_ids : token ids, or a list of them for each stream, of which those without any rest.
-    max_tokens, eos, mode, start_pos : the run, as the host port takes it (eos None: none); of max_tokens and start_pos
-        one for all or a list.
+    max_tokens, eos, mode, start_pos : the run, as the host port takes it (eos: an id or several, None for none); of
+        max_tokens and start_pos one for all or a list.
     quick : compile for a short run: faster to build, several times slower to run (Verilator).
     on_token : called with each token as it leaves the chip, and its stream if there are several prompts.
     on_stage : called with "compile" and "run" when these begin.
@@ -39,11 +42,12 @@ def simulate(build: Path, *, sim: str, prompt_ids, max_tokens, eos: int | None =
     several = any(isinstance(prompt, (list, tuple)) for prompt in prompt_ids)
     prompts = [list(prompt) for prompt in prompt_ids] if several else [list(prompt_ids)]
     prompts += [[]] * (manifest.get("streams", 1) - len(prompts))
-    _check(manifest, prompts, max_tokens, mode, start_pos)
+    ends = end_ids(eos)
+    _check(manifest, prompts, max_tokens, ends, mode, start_pos)
     simulators = _simulators()
     request = {"prompt_ids": prompts if several else prompts[0], "max_tokens": max_tokens, "mode": mode,
-               "start_pos": start_pos}
-    request |= disturbance | ({} if eos is None else {"eos": eos})
+               "start_pos": start_pos, "eos": ends}
+    request |= disturbance
     logits, result = [], {}
 
     def report(line):
@@ -98,10 +102,14 @@ def _first_beats(prompts, max_tokens) -> int:
     return sum(length == first for length, _ in own) if any(n > 1 or length > first for length, n in own) else 0
 
 
-def _check(manifest, prompts, max_tokens, mode, start_pos):
+def _check(manifest, prompts, max_tokens, ends, mode, start_pos):
     vocab, context, streams = manifest["vocab"], manifest["context"], manifest.get("streams", 1)
     if mode not in ("tokens", "logits"):
         raise HwgenError(f"Mode must be tokens or logits, not {mode!r}")
+    if len(ends) > (most := manifest.get("ends", 1)):
+        raise HwgenError(f"Ends of a text must be at most {most}, as many as the chip looks for, not {len(ends)}")
+    for token in ends:
+        _check_token(token, vocab)
     if len(prompts) > streams:
         raise HwgenError(f"Prompts must be at most {streams}, as many as the chip has streams, not {len(prompts)}")
     for name, setting in (("max_tokens", max_tokens), ("start_pos", start_pos)):
@@ -112,14 +120,18 @@ def _check(manifest, prompts, max_tokens, mode, start_pos):
         if not prompt and streams > 1:
             continue
         for token in prompt:
-            if not 0 <= token < vocab:
-                raise HwgenError(f"Token id must be 0 to {vocab - 1}, not {token}")
+            _check_token(token, vocab)
         if not 1 <= len(prompt) <= context - position:
             raise HwgenError(f"Prompt must be 1 to {context - position} tokens long, not {len(prompt)}")
         if most < 1:
             raise HwgenError(f"Number of new tokens must be at least 1, not {most}")
     if not any(prompts):
         raise HwgenError("Prompts must be at least 1, not 0")
+
+
+def _check_token(token, vocab):
+    if not 0 <= token < vocab:
+        raise HwgenError(f"Token id must be 0 to {vocab - 1}, not {token}")
 
 
 def _simulators():

@@ -5,10 +5,10 @@ BENCH_REPORT_FD (file descriptor that takes one JSON object a line: {"token", "s
 "logits" in logits mode, and at the end {"result": {...}}).
 
 Request: prompt_ids (token ids, or a list of them for each stream, which rests without any), max_tokens (of all streams,
-or a list); optional: eos (id), mode ("tokens" or "logits"), start_pos (of all, or a list), next_ids (logits mode: the
-host's choices instead of the greedy ones), and to disturb the chip: eager (offer the whole prompt at once),
-output_pause ([cycles paused, cycles ready, ...]), reset_after ([cycles, ...]: start, then reset after so many cycles,
-before the real run), start_again_after (cycles: write START while the chip is busy), patience (cycles).
+or a list); optional: eos (id, or a list of them), mode ("tokens" or "logits"), start_pos (of all, or a list), next_ids
+(logits mode: the host's choices instead of the greedy ones), and to disturb the chip: eager (offer the whole prompt at
+once), output_pause ([cycles paused, cycles ready, ...]), reset_after ([cycles, ...]: start, then reset after so many
+cycles, before the real run), start_again_after (cycles: write START while the chip is busy), patience (cycles).
 """
 
 import json

@@ -11,7 +11,7 @@ from cocotbext.axi import AxiLiteBus, AxiLiteMaster, AxiStreamBus, AxiStreamSink
 PERIOD_NS = 2
 POLL_CYCLES = 5000
 """How often STATUS is read while nothing comes out."""
-NO_EOS = 0xFFFF_FFFF
+NO_END = 0xFFFF_FFFF
 MODES = ("tokens", "logits")
 
 
@@ -69,8 +69,8 @@ class HostAgent:
 
         return cocotb.start_soon(breathe())
 
-    async def write(self, name: str, value: int):
-        await self._registers.write_dword(self._manifest["registers"][name], value)
+    async def write(self, name: str, value: int, offset: int = 0):
+        await self._registers.write_dword(self._manifest["registers"][name] + offset, value)
 
     async def read(self, name: str, offset: int = 0) -> int:
         return await self._registers.read_dword(self._manifest["registers"][name] + offset)
@@ -81,13 +81,18 @@ class HostAgent:
         return {name for name, bit in self._manifest["status_bits"].items() if value >> bit & 1}
 
     async def start(self, prompts, max_tokens, *, eos=None, mode="tokens", start_pos=0):
-        """Write the settings and START, and offer the prompts: ids of each stream, none for one that rests."""
+        """Write the settings and START, and offer the prompts: ids of each stream, none for one that rests.
+
+        `eos`: an id after which a stream ends, or several, at most as many as the manifest's `ends`.
+        """
         for stream, prompt in enumerate(prompts):
             if len(prompts) > 1:
                 await self.write("STREAM", stream)
             for name, value in (("START_POS", start_pos), ("PROMPT_LEN", len(prompt)), ("MAX_TOKENS", max_tokens)):
                 await self.write(name, value[stream] if isinstance(value, list) else value)
-        for name, value in (("EOS_ID", NO_EOS if eos is None else eos), ("MODE", MODES.index(mode)), ("START", 1)):
+        for number, end in enumerate(self._ends(eos)):
+            await self.write("ENDS", end, 4 * number)
+        for name, value in (("MODE", MODES.index(mode)), ("START", 1)):
             await self.write(name, value)
         self.started = self._progress = self.cycle()
         self._stop_feeding()
@@ -136,6 +141,14 @@ class HostAgent:
         while "counters_valid" not in await self.status():
             pass
         return [await self.read("COUNTERS", 4 * i) for i in range(8)]
+
+    def _ends(self, eos):
+        """What goes into the registers ENDS."""
+        room = self._manifest.get("ends", 1)
+        ids = [] if eos is None else list(dict.fromkeys(eos if isinstance(eos, list) else [eos]))
+        if len(ids) > room:
+            raise ValueError(f"Ends of a text must be at most {room}, as many as the chip looks for, not {len(ids)}")
+        return ids + [NO_END] * (room - len(ids))
 
     async def _beat(self):
         """The next beat; None if the run ends without one."""

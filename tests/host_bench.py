@@ -7,7 +7,8 @@ from amaranth.hdl import Const, Elaboratable, Module, ResetInserter, Signal
 from amaranth.lib.memory import Memory
 from amaranth.sim import Simulator
 
-from hwgen.rtl.axi_lite_registers import NO_EOS, REGISTERS, STATUS_BITS
+from hwgen.model_config import end_ids
+from hwgen.rtl.axi_lite_registers import REGISTERS, STATUS_BITS
 from hwgen.rtl.host_packets import KINDS
 from hwgen.rtl.host_port import FIFO_WORDS, HostPort
 from hwgen.rtl.packet import PacketFormat
@@ -90,9 +91,9 @@ class HostBench:
         self.resetting = False
         ctx.set(self.chip.reset, 0)
 
-    async def write(self, ctx, name, value, mask=0xF):
+    async def write(self, ctx, name, value, mask=0xF, offset=0):
         port = self.port
-        for signal, v in (("awaddr", REGISTERS[name]), ("wdata", value), ("wstrb", mask), ("awvalid", 1),
+        for signal, v in (("awaddr", REGISTERS[name] + offset), ("wdata", value), ("wstrb", mask), ("awvalid", 1),
                           ("wvalid", 1), ("bready", 1)):
             ctx.set(getattr(port, f"s_axi_{signal}"), v)
         await ctx.tick().until(port.s_axi_awready)
@@ -114,7 +115,12 @@ class HostBench:
         value = await self.read(ctx, "STATUS")
         return {name for name, bit in STATUS_BITS.items() if value >> bit & 1}
 
-    async def start_streams(self, ctx, prompts, max_tokens, eos=NO_EOS, mode=0, start_pos=0):
+    async def write_ends(self, ctx, ends):
+        """Words for the first of the registers ENDS; the others keep theirs."""
+        for number, end in enumerate(ends):
+            await self.write(ctx, "ENDS", end, offset=4 * number)
+
+    async def start_streams(self, ctx, prompts, max_tokens, eos=None, mode=0, start_pos=0):
         """A prompt for each stream, none for one that rests; their tokens go in step by step."""
         for step in range(max(map(len, prompts))):
             self.inputs += [prompt[step] for prompt in prompts if step < len(prompt)]
@@ -122,14 +128,16 @@ class HostBench:
             for name, value in (("STREAM", stream), ("START_POS", start_pos), ("PROMPT_LEN", len(prompt)),
                                 ("MAX_TOKENS", max_tokens[stream])):
                 await self.write(ctx, name, value)
-        for name, value in (("EOS_ID", eos), ("MODE", mode), ("START", 1)):
+        await self.write_ends(ctx, end_ids(eos))
+        for name, value in (("MODE", mode), ("START", 1)):
             await self.write(ctx, name, value)
 
-    async def start(self, ctx, prompt, max_tokens, eos=NO_EOS, mode=0, start_pos=0, prompt_len=None):
+    async def start(self, ctx, prompt, max_tokens, eos=None, mode=0, start_pos=0, prompt_len=None):
         self.inputs.extend(prompt)
         length = len(prompt) if prompt_len is None else prompt_len
+        await self.write_ends(ctx, end_ids(eos))
         for name, value in (("START_POS", start_pos), ("PROMPT_LEN", length), ("MAX_TOKENS", max_tokens),
-                            ("EOS_ID", eos), ("MODE", mode), ("START", 1)):
+                            ("MODE", mode), ("START", 1)):
             await self.write(ctx, name, value)
 
     async def finish(self, ctx, polls=3000):
@@ -139,7 +147,7 @@ class HostBench:
                 return status
         raise TimeoutError(f"Run must end within {polls} polls of STATUS, not go on: {sorted(status)}")
 
-    def expected(self, prompt, max_tokens, eos=NO_EOS, start_pos=0):
+    def expected(self, prompt, max_tokens, eos=None, start_pos=0):
         """Tokens of a run in tokens mode."""
         tokens, token, position = [], prompt[-1], start_pos + len(prompt) - 1
         while True:
@@ -147,7 +155,7 @@ class HostBench:
             token = row.index(max(row))
             tokens.append(token)
             position += 1
-            if token == eos or len(tokens) == max_tokens or position == self.context:
+            if token in end_ids(eos) or len(tokens) == max_tokens or position == self.context:
                 return tokens
 
     def logits(self, token, position):

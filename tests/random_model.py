@@ -18,7 +18,7 @@ def random_model(shape: str, *, seed: int = 0, outlier: float = 1.0) -> FloatMod
     biases = "biases" in shape
     config = ModelConfig(
         **dict(zip(_SIZES, SHAPES[shape], strict=True)), tied="untied" not in shape, attention_bias=biases,
-        output_bias=biases, mlp_bias=biases, norm_eps=1e-5, max_context=70, bos=1, eos=2, eos_ids=(2,))
+        output_bias=biases, mlp_bias=biases, norm_eps=1e-5, max_context=70, bos=1, eos_ids=(2,))
     random = np.random.default_rng(seed)
     tensors = {}
     for name, size in tensor_shapes(config).items():

@@ -7,7 +7,7 @@ from hwgen.manifest import manifest
 from hwgen.model_config import ModelConfig
 
 CONFIG = ModelConfig(vocab=100, hidden=64, layers=2, heads=4, kv_heads=2, head_dim=16, ffn=96, norm_eps=1e-5,
-                     max_context=64, tied=True, bos=1, eos=2, eos_ids=(2,))
+                     max_context=64, tied=True, bos=1, eos_ids=(2,))
 DESIGN = """
 width: 2
 height: 2

@@ -4,7 +4,8 @@
 import pytest
 from host_bench import HostBench
 
-from hwgen.rtl.axi_lite_registers import REGISTERS
+from hwgen.isa import ENDS
+from hwgen.rtl.axi_lite_registers import ADDRESS_BITS, NO_EOS, REGISTERS
 
 
 def play(prompt, max_tokens, *, bench=None, **options):
@@ -68,6 +69,49 @@ def test_end_of_sequence_is_emitted():
     bench, _, tokens = play([9], 8, eos=free[2])
     assert tokens == free[:free.index(free[2]) + 1]
     assert bench.beats[-1][1] == 1
+
+
+@pytest.mark.parametrize("place", range(ENDS))
+def test_any_end_of_the_list_ends_a_run(place):
+    """In every place of the list; the others hold an id that does not come, and none."""
+    free = HostBench().expected([9], 8)
+    ends = [NO_EOS] * ENDS
+    ends[place], ends[(place + 3) % ENDS] = free[2], 149
+    _, status, tokens = play([9], 8, eos=ends)
+    assert tokens == free[:free.index(free[2]) + 1] and len(tokens) < 8
+    assert status == {"done"}
+
+
+def test_an_end_in_the_prompt_does_not_end_and_words_beyond_the_vocabulary_are_none():
+    free = HostBench().expected([9, 3], 6)
+    assert not {9, 3} & set(free)
+    words = [free[0] | 1 << bit for bit in (8, 12, 30, 31)]  # as many bits of an id of the vocabulary, and more
+    bench, _, tokens = play([9, 3], 6, eos=[9, *words, 3])
+    assert tokens == free and bench.starts[0][2] == 9
+
+
+def test_the_first_of_several_ends_that_comes_ends_a_run():
+    free = HostBench().expected([9], 8)
+    assert len(set(free[:5])) == 5
+    _, _, tokens = play([9], 8, eos=[free[4], free[1], free[3]])
+    assert tokens == free[:2]
+
+
+def test_ends_are_those_at_the_start_and_keep_for_the_next_run():
+    free = HostBench().expected([9], 6)
+
+    async def host(bench, ctx):
+        await bench.start(ctx, [9], 6, eos=[free[3]])
+        await bench.write(ctx, "ENDS", free[1], offset=4 * (ENDS - 1))
+        await bench.write(ctx, "START", 1)  # while busy: refused, and takes nothing over
+        assert await bench.finish(ctx) == {"done", "err_busy"}
+        bench.starts.clear()
+        await bench.start(ctx, [9], 6)
+        assert await bench.finish(ctx) == {"done"}
+
+    bench = HostBench()
+    bench.run(host)
+    assert [data for data, _ in bench.beats] == free[:4] + free[:2]
 
 
 def test_context_ends_a_run():
@@ -197,6 +241,13 @@ def test_constants_and_settings_read_back():
         await bench.write(ctx, "EOS_ID", 0x11223344)
         await bench.write(ctx, "EOS_ID", 0xAABBCCDD, mask=0b0110)
         assert await bench.read(ctx, "EOS_ID") == 0x11BBCC44
+        assert await bench.read(ctx, "ENDS") == 0x11BBCC44  # its other name
+        for number in range(ENDS):
+            await bench.write(ctx, "ENDS", 1000 + number, offset=4 * number)
+        assert [await bench.read(ctx, "ENDS", 4 * i) for i in range(ENDS)] == [1000 + i for i in range(ENDS)]
+        assert await bench.read(ctx, "EOS_ID") == 1000
+        for address in (0x38, 0x3C, 0x60, 0x7C, 0x80 + 4 * ENDS, 0xFC):  # room for others
+            assert await bench.read(ctx, "START", address) == 0
         await bench.write(ctx, "START", 0)
         assert await bench.status(ctx) == set()
 
@@ -243,4 +294,7 @@ def test_an_answer_that_was_not_granted_is_a_fault():
 
 
 def test_registers_do_not_overlap():
-    assert len(set(REGISTERS.values())) == len(REGISTERS)
+    words = [address for name, first in REGISTERS.items()
+             for address in range(first, first + 4 * {"COUNTERS": 8, "ENDS": ENDS}.get(name, 1), 4)]
+    assert len(set(words)) == len(words)
+    assert max(words) < 1 << ADDRESS_BITS

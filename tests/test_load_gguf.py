@@ -123,7 +123,7 @@ def test_config_and_no_weights(file):
     config = loaded.config
     assert (config.vocab, config.hidden, config.layers, config.heads, config.kv_heads) == (67, 48, 2, 6, 2)
     assert (config.head_dim, config.ffn, config.max_context, config.tied) == (8, 76, 64, False)
-    assert (config.bos, config.eos, config.eos_ids) == (4, 9, (9, 8))
+    assert (config.bos, config.eos_ids) == (4, (9, 8))
     assert config.norm_eps == pytest.approx(1e-6) and config.rope_theta == 10000.0
 
 

@@ -91,9 +91,14 @@ def test_config_fields(folder):
     config = load(folder, weights=False).config
     assert config == ModelConfig(
         vocab=67, hidden=48, layers=2, heads=6, kv_heads=2, head_dim=8, ffn=76, norm_eps=1e-6, max_context=64,
-        tied=False, bos=3, eos=5, eos_ids=(5, 7), rope_theta=500000.0,
+        tied=False, bos=3, eos_ids=(5, 7), rope_theta=500000.0,
         rope_scaling=Llama3Scaling(8.0, 1.0, 4.0, 32))
     assert ModelConfig.from_dict(json.loads(json.dumps(config.to_dict()))) == config
+
+
+def test_an_end_that_is_named_again_counts_once(folder):
+    edit(folder, eos_token_id=[*range(8), *[7] * 9])
+    assert set(load(folder, weights=False).config.eos_ids) == {*range(8)}
 
 
 def test_older_rope_fields_mean_the_same(folder):
@@ -153,6 +158,7 @@ def test_lacking_fields_are_all_named(folder):
     ({"num_hidden_layers": 10**9}, "num_hidden_layers must be 1 to 4096, not 1000000000"),
     ({"bos_token_id": 67}, "bos_token_id must be 0 to 66, not 67"),
     ({"eos_token_id": [5, -1]}, "eos_token_id must be 0 to 66, not -1"),
+    ({"eos_token_id": [*range(9)]}, "eos_token_id must be at most 8 ids, not 9"),
     ({"rope_scaling": {"rope_type": "linear", "factor": 2.0}}, "must be equal where both are given"),
     ({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}, "must be one object for all layers"),
     ({"hidden_size": "48"}, "hidden_size must be a whole number, not '48'"),

@@ -126,6 +126,16 @@ def test_generation_ends_after_eos(graph):
     assert generate(graph, [3, 4], 6, eos=tokens[2]) == tokens[: tokens.index(tokens[2]) + 1]
 
 
+def test_generation_ends_after_any_of_several_ends(graph):
+    tokens = generate(graph, [3, 4], 6, eos=None)
+    assert len(set(tokens[:5])) == 4 and 4 not in tokens
+    for ends in ([tokens[4], tokens[3], tokens[3]], (49, 4, tokens[3]), [tokens[3]]):
+        assert generate(graph, [3, 4], 6, eos=ends) == tokens[:4]
+        model = replace(graph, config=replace(graph.config, eos_ids=tuple(ends)))
+        assert generate(model, [3, 4], 6) == Reference(model).generate([3, 4], 6) == tokens[:4]
+    assert generate(graph, [3, 4], 6, eos=[]) == tokens
+
+
 def test_generation_ends_at_the_context(graph):
     prompt = [5, 6] * 20
     assert len(generate(graph, prompt, 99, eos=None)) == 1

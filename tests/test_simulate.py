@@ -13,6 +13,7 @@ import pytest
 from toy_chip import CONTEXT, VOCAB, tokens, write_toy
 
 from hwgen.errors import HwgenError
+from hwgen.isa import ENDS
 from hwgen.simulate import simulate
 from hwgen.testbench import testbench_files as bench_files
 
@@ -58,6 +59,10 @@ def test_run_ends_with_context_and_with_eos(toy, sim):
     assert result["tokens"] == tokens(prompt, 1)
     wanted = tokens(PROMPT, 8)
     assert simulate(toy, sim=sim, prompt_ids=PROMPT, max_tokens=8, eos=wanted[2])["tokens"] == wanted[:3]
+    # the last of a full list, whose other ends do not come before it; one is in the prompt
+    others = [token for token in range(VOCAB) if token not in wanted[:3]]
+    ends = [PROMPT[1], *[token for token in others if token != PROMPT[1]][:ENDS - 2], wanted[2]]
+    assert simulate(toy, sim=sim, prompt_ids=PROMPT, max_tokens=8, eos=ends)["tokens"] == wanted[:3]
 
 
 def test_logits_and_the_hosts_choice(toy, sim):
@@ -106,6 +111,8 @@ def test_chip_is_compiled_once_per_source(toy, tmp_path):
     ({"prompt_ids": [1] * 60, "start_pos": 10}, "Prompt must be 1 to 54 tokens long, not 60"),
     ({"max_tokens": 0}, "Number of new tokens must be at least 1, not 0"),
     ({"mode": "text"}, "Mode must be tokens or logits, not 'text'"),
+    ({"eos": range(ENDS + 1)}, f"Ends of a text must be at most {ENDS}, as many as the chip looks for, not {ENDS + 1}"),
+    ({"eos": [1, VOCAB]}, f"Token id must be 0 to {VOCAB - 1}, not {VOCAB}"),
     ({"sim": "questa"}, "Simulator must be verilator or icarus, not 'questa'"),
 ])
 def test_bad_requests(toy, options, message):

@@ -1,5 +1,7 @@
 """Real models on the presets: one model, one answer, undisturbed by whatever the host does."""
 
+import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +12,7 @@ from hwgen.generate import generate
 from hwgen.load import load
 from hwgen.quantize import quantize
 from hwgen.reference import Reference
+from hwgen.run import run
 from hwgen.simulate import simulate
 
 ROOT = Path(__file__).parent.parent
@@ -56,6 +59,19 @@ def test_the_example_model_tells_its_story_whatever_the_host_does(graph, wanted,
     assert disturbance or end - begin >= 0.9 * result["cycles_per_token"][1]
     assert {(span["x"], span["y"], span["unit"]) for span in spans} == {
         (x, y, unit) for x in range(2) for y in range(2) for unit in ("matrix", "vector", "send")}
+
+
+@pytest.mark.xdist_group("story")
+def test_a_run_ends_after_any_of_the_models_ends(graph, wanted, chip, tmp_path):
+    """As Llama 3 Instruct ends its turns after the second of the ids that its configuration names."""
+    build = shutil.copytree(chip, tmp_path / "chip")
+    numbers = json.loads((build / "manifest.json").read_text())
+    assert numbers["eos_ids"] == [2]
+    ends = [2, wanted[6], wanted[3]]
+    (build / "manifest.json").write_text(json.dumps(numbers | {"eos_ids": ends}))
+    result = run(build, sim="verilator", prompt_ids=[lambda tokenizer: tokenizer.encode(PROMPT)], max_tokens=TOKENS,
+                 quick=True)
+    assert result["tokens"] == Reference(graph).generate(graph.tokenizer.encode(PROMPT), TOKENS, eos=ends) == wanted[:4]
 
 
 @pytest.mark.xdist_group("story")

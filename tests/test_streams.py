@@ -160,6 +160,22 @@ def test_streams_have_memories_of_their_own_and_one_rom():
         assert len(tile.program) * 4 <= len(other.program) + 3  # one END, and STREAMs besides
 
 
+def _ended(graph, prompts):
+    """Ends, one for each stream that has a prompt, at unlike places; and what the streams answer up to any of them."""
+    free = [Reference(graph).generate(prompt, 4, eos=None) if prompt else [] for prompt in prompts]
+    ends = [tokens[2 - stream % 3] for stream, tokens in enumerate(free) if tokens]
+    return ends, [Reference(graph).generate(prompt, 4, eos=ends) if prompt else [] for prompt in prompts]
+
+
+def test_each_stream_of_the_programs_ends_by_itself():
+    graph, design = _case(6)
+    prompts = _prompts(graph.config, design.streams, 6)
+    ends, ended = _ended(graph, prompts)
+    assert [len(tokens) for tokens in ended] == [3, 2]
+    chip = Emulator(compile_chip(graph, design))
+    assert chip.generate_streams(prompts, [4, 4], ends) == ended
+
+
 # --- the host port
 
 
@@ -219,6 +235,10 @@ def test_a_stream_that_ends_stands_still_while_others_go_on():
     found = _run(bench, [[9], [4, 5]], [6, 5], eos=free[1])
     assert found[0] == free[:2]
     assert found[1] == bench.expected([4, 5], 5, eos=free[1])
+    other = HostBench().expected([4, 5], 5)
+    bench = HostBench(streams=2)
+    found = _run(bench, [[9], [4, 5]], [6, 5], eos=[free[3], other[2]])  # each has its own end
+    assert found == [free[:4], other[:3]]
     bench = HostBench(streams=8, width=1, height=1, head_rows=((0, 0, 150),))
     found = _run(bench, [[s + 1] * (s + 1) for s in range(8)], [100] * 8, start_pos=8)
     assert found == [bench.expected([s + 1] * (s + 1), 100, start_pos=8) for s in range(8)]  # to the end of the context
@@ -299,6 +319,9 @@ def test_chips_are_bit_exact(seed, tmp_path):
     result = _simulated(graph, design, tmp_path, "icarus" if seed == 3 else "verilator", prompts, most)
     assert result["tokens"] == wanted
     assert result["overflow"] == any(run.overflow for run in runs)
+    ends, ended = _ended(graph, prompts)
+    again = simulate(tmp_path / "chip", sim="verilator", prompt_ids=prompts, max_tokens=4, eos=ends, quick=True)
+    assert again["tokens"] == ended
     lengths = [len(prompt) for prompt in prompts], [len(tokens) for tokens in wanted]
     assert len(result["cycles_per_token"]) == len(MatrixBound(read_manifest(tmp_path / "chip")).run(*lengths))
     assert result["timeline"]

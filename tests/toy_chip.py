@@ -4,8 +4,10 @@ import json
 from pathlib import Path
 
 import jinja2
+from small_chip import chip_manifest
 
 from hwgen.emit.verilog import module_files
+from hwgen.isa import ENDS
 from hwgen.rtl.axi_lite_registers import REGISTERS, STATUS_BITS
 from hwgen.rtl.host_packets import KINDS
 from hwgen.rtl.host_port import AXI_LITE_PORTS, FIFO_WORDS, HostPort
@@ -106,9 +108,9 @@ def write_toy(build: Path, *, delay: int = 200) -> Path:
     manifest = {
         "top": "chip", "files": [f"rtl/{name}" for name in sorted(files)], "width": 1, "height": 1,
         "context": CONTEXT, "vocab": VOCAB, "signature": SIGNATURE, "registers": REGISTERS, "status_bits": STATUS_BITS,
-        "counters": COUNTERS,
+        "counters": COUNTERS, "ends": ENDS,
     }
-    (build / "manifest.json").write_text(json.dumps(manifest))
+    (build / "manifest.json").write_text(json.dumps(chip_manifest() | manifest))  # what no run reads is another chip's
     return build
 
 

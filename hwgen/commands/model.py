@@ -18,7 +18,6 @@ from hwgen.commands.terminal import (
     answer,
     app,
     ids_of,
-    progress,
     read_graph,
     read_model,
     step,
@@ -50,8 +49,6 @@ def quantize(
     if Path(model).is_file() and is_graph_file(model):
         raise HwgenError(f"Model must be a Hugging Face folder or a GGUF file, not the quantised {model!r}")
     loaded = read_model(Path(model))
-    if len(loaded.config.eos_ids) > 1:
-        progress.print(f"note: a run ends after token {loaded.config.eos} only, not after {loaded.config.eos_ids[1:]}")
     with step(f"quantising {model}"):
         graph = to_graph(loaded, weights=weights, head=head, context=context, calibration=text, seed=seed,
                          allow_wrap=allow_wrap)

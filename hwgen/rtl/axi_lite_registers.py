@@ -4,17 +4,18 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
-ADDRESS_BITS = 7
+ADDRESS_BITS = 8
 REGISTERS = {
     "START": 0x00, "STATUS": 0x04, "START_POS": 0x08, "PROMPT_LEN": 0x0C, "MAX_TOKENS": 0x10, "EOS_ID": 0x14,
     "MODE": 0x18, "CYCLES": 0x1C, "CONTEXT": 0x20, "VOCAB": 0x24, "MESH": 0x28, "SIGNATURE": 0x2C, "TILE": 0x30,
-    "STREAM": 0x34, "COUNTERS": 0x40,
+    "STREAM": 0x34, "COUNTERS": 0x40, "ENDS": 0x80,
 }
-"""Name -> byte address; COUNTERS is the first of eight."""
+"""Name -> byte address; COUNTERS is the first of eight, ENDS of `isa.ENDS`, of which EOS_ID is the first once more."""
 STATUS_BITS = {
     "busy": 0, "done": 1, "err_busy": 2, "overflow": 3, "fault": 4, "counters_valid": 5, "err_range": 6,
 }
 NO_EOS = 0xFFFF_FFFF
+"""In a register for an id that ends a text: none."""
 
 AXI_LITE_PORTS = {
     "awaddr": In(ADDRESS_BITS), "awprot": In(3), "awvalid": In(1), "awready": Out(1),
@@ -36,9 +37,9 @@ class AxiLiteSlave(wiring.Component):
     Members
     -------
     (AXI4-Lite, see `AXI_LITE_PORTS`)
-    write: Out(1), write_address: Out(5), write_data: Out(32), write_mask: Out(4)
+    write: Out(1), write_address: Out(6), write_data: Out(32), write_mask: Out(4)
         Register number (byte address / 4), data and byte enables of a write, valid for one cycle.
-    read_address: Out(5), read_data: In(32)
+    read_address: Out(6), read_data: In(32)
         Register number being read and its value, in the same cycle.
     """
 

@@ -5,6 +5,7 @@ from amaranth.hdl import Cat, Module, Mux, Signal, signed
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from hwgen.isa import ENDS
 from hwgen.rtl.axi_lite_registers import AXI_LITE_PORTS, NO_EOS, REGISTERS, STATUS_BITS, AxiLiteSlave
 from hwgen.rtl.counter_readout import CounterReadout
 from hwgen.rtl.host_packets import KINDS, HostReceiver, HostSender
@@ -16,7 +17,7 @@ from hwgen.rtl.run_control import RunControl
 from hwgen.rtl.starts import of_stream, stream_bits
 
 FIFO_WORDS = 2 * CHUNK
-SETTINGS = {"EOS_ID": NO_EOS, "MODE": 0}
+SETTINGS = {"MODE": 0}
 """Registers that only hold what the host writes, and their values after reset."""
 OF_STREAM = ("START_POS", "PROMPT_LEN", "MAX_TOKENS")
 """Those that each stream has: register STREAM tells whose are read and written."""
@@ -228,17 +229,20 @@ class HostPort(wiring.Component):
         settings = {name: Signal(32, name=name.lower(), init=value) for name, value in SETTINGS.items()}
         cycles, err_busy, err_tile, start = Signal(32), Signal(), Signal(), Signal()
 
-        def written(name):
-            return slave.write & (slave.write_address == REGISTERS[name] >> 2)
+        def written(name, number=0):
+            return slave.write & (slave.write_address == (REGISTERS[name] >> 2) + number)
 
         own = {name: [Signal(32, name=f"{name.lower()}_{s}") for s in range(self.streams)] for name in OF_STREAM}
+        ends = [Signal(32, name=f"end_{i}", init=NO_EOS) for i in range(ENDS)]
         chosen = Signal(stream_bits(self.streams))
         with m.If(written("STREAM") & slave.write_mask[0]):
             m.d.sync += chosen.eq(slave.write_data)
-        targets = [(name, setting, 1) for name, setting in settings.items()]
-        targets += [(name, setting, chosen == s) for name in OF_STREAM for s, setting in enumerate(own[name])]
-        for name, setting, selected in targets:
-            with m.If(written(name) & selected):
+        targets = [(setting, written(name)) for name, setting in settings.items()]
+        targets += [
+            (setting, written(name) & (chosen == s)) for name in OF_STREAM for s, setting in enumerate(own[name])]
+        targets += [(end, written("ENDS", i) | (written("EOS_ID") if i == 0 else 0)) for i, end in enumerate(ends)]
+        for setting, selected in targets:
+            with m.If(selected):
                 for lane in range(4):
                     with m.If(slave.write_mask[lane]):
                         m.d.sync += setting.word_select(lane, 8).eq(slave.write_data.word_select(lane, 8))
@@ -246,7 +250,7 @@ class HostPort(wiring.Component):
             start.eq(written("START") & slave.write_mask[0] & slave.write_data[0]),
             control.start.eq(start),
             *(getattr(control, name.lower()).eq(Cat(own[name])) for name in OF_STREAM),
-            control.eos.eq(settings["EOS_ID"]),
+            control.ends.eq(Cat(ends)),
             control.logits.eq(settings["MODE"][0]),
             counters.request.eq(written("TILE")),
             counters.tile.eq(slave.write_data),
@@ -266,15 +270,18 @@ class HostPort(wiring.Component):
         }
         status = Cat(bits[name] for name in sorted(STATUS_BITS, key=STATUS_BITS.get))
         values = settings | {name: of_stream(Cat(own[name]), chosen, self.streams) for name in OF_STREAM} | {
-            "STREAM": self.streams << 16 | chosen, "STATUS": status, "CYCLES": cycles, "CONTEXT": control.context,
-            "VOCAB": control.vocab,
+            "EOS_ID": ends[0], "STREAM": self.streams << 16 | chosen, "STATUS": status, "CYCLES": cycles,
+            "CONTEXT": control.context, "VOCAB": control.vocab,
             "MESH": self.height << 16 | self.width, "SIGNATURE": self._graph_crc,
         }
         with m.Switch(slave.read_address):
             for name, value in values.items():
                 with m.Case(REGISTERS[name] >> 2):
                     m.d.comb += slave.read_data.eq(value)
-            with m.Case("10---"):
+            for i, end in enumerate(ends):
+                with m.Case((REGISTERS["ENDS"] >> 2) + i):
+                    m.d.comb += slave.read_data.eq(end)
+            with m.Case("010---"):
                 m.d.comb += slave.read_data.eq(counters.value)
 
 

@@ -5,6 +5,7 @@ from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import bits_for
 
+from hwgen.isa import ENDS
 from hwgen.rtl.packet_receiver import CLEAR_FLAG, IDLE_FLAG, LOGITS_FLAG, OUTPUT_FLAG
 from hwgen.rtl.starts import of_stream, stream_bits
 
@@ -26,7 +27,8 @@ class RunControl(wiring.Component):
     -------
     start: In(1)
         One cycle; ignored while `busy`. The run parameters are sampled then.
-    start_pos, prompt_len, max_tokens: In(32 * streams), eos: In(32), logits: In(1)
+    start_pos, prompt_len, max_tokens: In(32 * streams), ends: In(32 * ENDS), logits: In(1)
+        A stream's run ends after a token that is one of `ends`; a word beyond the vocabulary is none.
     busy, done, err_range: Out(1)
         `done` and `err_range` hold until the next `start`.
     prompt: In(stream of 32 bit)
@@ -51,7 +53,8 @@ class RunControl(wiring.Component):
         super().__init__(
             words
             | {
-                "start": In(1), "eos": In(32), "logits": In(1), "busy": Out(1), "done": Out(1), "err_range": Out(1),
+                "start": In(1), "ends": In(32 * ENDS), "logits": In(1),
+                "busy": Out(1), "done": Out(1), "err_range": Out(1),
                 "prompt": In(stream.Signature(32)),
                 "begin": Out(1), "begin_ready": In(1), "number": Out(stream_bits(streams)), "idle": Out(1),
                 "token": Out(32), "flags": Out(32),
@@ -73,7 +76,11 @@ class RunControl(wiring.Component):
 
         position, prompt_left, outputs_left = (by_stream(width, n) for n in ("position", "prompt_left", "outputs_left"))
         token, running = by_stream(32, "token"), Signal(self.streams, reset_less=True)
-        eos, logits, clear = Signal(32, reset_less=True), Signal(reset_less=True), Signal(reset_less=True)
+        logits, clear = Signal(reset_less=True), Signal(reset_less=True)
+        id_bits = bits_for(self.vocab - 1)
+        # an id that ends a text, and above it whether there is one
+        ends = [Signal(id_bits + 1, name=f"end_{i}", reset_less=True) for i in range(ENDS)]
+        asked_ends = [self.ends.word_select(i, 32) for i in range(ENDS)]
         settings = list(zip(each(self.start_pos), each(self.prompt_len), each(self.max_tokens), strict=True))
         asked = Cat(length != 0 for _, length, _ in settings)
         resting = Cat(~asked if self.streams > 1 else 0)
@@ -93,7 +100,8 @@ class RunControl(wiring.Component):
             self.flags.eq(position[number] | gives << OUTPUT_FLAG | logits << LOGITS_FLAG | clear << CLEAR_FLAG
                           | self.idle << IDLE_FLAG),
             self.wants_logits.eq(logits & gives),
-            self.put_last.eq(self.is_last.bit_select(number, 1) | (best == eos)),
+            self.put_last.eq(
+                self.is_last.bit_select(number, 1) | Cat(end == Cat(best[:id_bits], 1) for end in ends).any()),
             is_end.eq(self.is_last.bit_select(number, 1) | (self.put & self.put_last)),
             left.eq(running),
         ]
@@ -121,7 +129,9 @@ class RunControl(wiring.Component):
                     ]
                 legal = sound.all() & asked.any()
                 m.d.sync += [
-                    running.eq(asked), eos.eq(self.eos), logits.eq(self.logits), clear.eq(1), number.eq(0),
+                    running.eq(asked), logits.eq(self.logits), clear.eq(1), number.eq(0),
+                    *(end.eq(Cat(word[:id_bits], word[id_bits:] == 0))
+                      for end, word in zip(ends, asked_ends, strict=True)),
                     self.done.eq(0), self.err_range.eq(~legal),
                 ]
                 m.next = "TAKE"
