@@ -7,7 +7,7 @@ from hwgen.compiler.words import rom_word_bytes, word_bytes
 from hwgen.emit.routers import router_name, routers
 from hwgen.emit.templates import render
 from hwgen.emit.verilog import module_files
-from hwgen.rtl.axi_lite_registers import ADDRESS_BITS, AXI_LITE_PORTS
+from hwgen.rtl.axi_lite_registers import AXI_LITE_PORTS
 from hwgen.rtl.host_port import FIFO_WORDS, HostPort
 from hwgen.rtl.link import LinkRegister
 from hwgen.rtl.tile import Tile
@@ -206,7 +206,7 @@ def chip_text(spec: ChipSpec) -> str:
     axi += ["m_axis_tid"] if spec.streams > 1 else []
     return render(
         "chip.v.j2", spec=spec, tiles=tiles, links=links, stages=stages, axi=axi, fifo_words=FIFO_WORDS,
-        fifo_address=address_bits(FIFO_WORDS), channels=spec.virtual_channels, address_bits=ADDRESS_BITS,
+        fifo_address=address_bits(FIFO_WORDS), channels=spec.virtual_channels,
     )
 
 
