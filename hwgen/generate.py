@@ -15,6 +15,7 @@ from hwgen.manifest import chip_spec, manifest
 from hwgen.reference import Reference
 from hwgen.report import report_html
 from hwgen.testbench import testbench_files
+from hwgen.tokenizer import readable
 
 EXAMPLE_TOKENS = 3
 """New tokens of the request that the emitted testbench checks."""
@@ -47,8 +48,8 @@ def build_files(chip: CompiledChip, *, images: bool = True) -> dict[str, str | I
         if images:
             files[f"program/{name}.hex"] = program_image(chip, tile)
             files[f"rom/{name}.hex"] = rom_image(chip, tile)
-    if chip.graph.tokenizer is not None:
-        files["tokenizer.json"] = chip.graph.tokenizer.to_json()
+    if tokenizer := readable(chip.graph.tokenizer):
+        files["tokenizer.json"] = tokenizer.to_json()
     if images:
         files |= testbench_files(_example(chip.graph, chip.design.streams))
     return files | {"report.html": report_html(numbers)}

@@ -23,7 +23,7 @@ from hwgen.arithmetic.mxfp4 import is_mxfp4
 from hwgen.errors import HwgenError
 from hwgen.formats import GRAPH
 from hwgen.model_config import ModelConfig
-from hwgen.tokenizer import Tokenizer
+from hwgen.tokenizer import Tokenizer, readable
 from hwgen.whole_files import try_writing, whole_file
 
 MATRICES = ("qkv", "o", "gate", "up", "down")
@@ -134,12 +134,16 @@ class IntegerGraph:
         return crc
 
     def save(self, path: str | Path):
-        """Writes the one file of this graph; the same graph gives the same bytes, and a partial file never appears."""
+        """Writes the one file of this graph; the same graph gives the same bytes, and a partial file never appears.
+
+        A tokenizer that cannot be used is left out.
+        """
         path = Path(path)
         check_graph_output(path)
-        tokenizer = None if self.tokenizer is None else self.tokenizer.to_json()
+        tokenizer = readable(self.tokenizer)
+        text = None if tokenizer is None else tokenizer.to_json()
         # One key: the library writes several in random order.
-        contents = {"graph": self._header, "tokenizer": tokenizer, "signature": self.signature()}
+        contents = {"graph": self._header, "tokenizer": text, "signature": self.signature()}
         meta = {"hwgen": json.dumps(contents, sort_keys=True)}
         arrays = {name: np.ascontiguousarray(array) for name, array in self.arrays().items()}
         try:

@@ -1,25 +1,57 @@
-"""GGUF files of the llama architecture, plain or quantised."""
+"""GGUF files that compute what Llama does, plain or quantised, in one file or split."""
 
+import re
+import struct
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from reprlib import repr as shown
 
 import numpy as np
-from gguf import GGMLQuantizationType, GGUFReader
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, ReaderTensor
 from gguf.quants import dequantize
 
 from hwgen.errors import HwgenError
 from hwgen.float_model import FloatModel, LazyTensors
-from hwgen.model_config import ModelConfig, file_names, size_problems, tensor_problems
-from hwgen.tokenizer import Tokenizer
+from hwgen.isa import ENDS
+from hwgen.model_config import ModelConfig, file_names, size_problems, tensor_problems, tensor_shapes
+from hwgen.tokenizer import Tokenizer, gguf_ends, gguf_notes
 
-TYPES = ("F32", "F16", "BF16", "Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K")
+
+def _is_read(kind: GGMLQuantizationType) -> bool:
+    """Whether the library makes numbers of this type: asked with one block of zeros."""
+    block = np.zeros((1, GGML_QUANT_SIZES[kind][1]), np.uint8)
+    try:
+        dequantize(block, kind)
+    except NotImplementedError:
+        return False
+    return True
+
+
+TYPES = tuple(kind.name for kind in GGMLQuantizationType if _is_read(kind))
+
+
+@dataclass(frozen=True)
+class _Architecture:
+    """How files of one `general.architecture` differ from others.
+
+    `paired`: rows of q and k lie as the rotation takes them, i and i + d/2 next to each other. `biased`: q, k and v
+    have biases in every file; elsewhere a bias that a file has nowhere is zero.
+    """
+
+    paired: bool
+    biased: bool
+
+
+ARCHITECTURES = {"llama": _Architecture(paired=True, biased=False), "qwen2": _Architecture(paired=False, biased=True)}
+VERSIONS = (2, 3)
 OUTSIDE = {"embed": "token_embd.weight", "norm": "output_norm.weight", "head": "output.weight"}
 INSIDE = {
     "attn_norm": "attn_norm", "ffn_norm": "ffn_norm", "q": "attn_q", "k": "attn_k", "v": "attn_v",
     "o": "attn_output", "gate": "ffn_gate", "up": "ffn_up", "down": "ffn_down",
 }
 ROPE_FACTORS = "rope_freqs.weight"
-# Metadata under `llama.` -> the one value with which a model computes plain Llama.
+# Metadata under the architecture's name -> the one value with which a model computes plain Llama.
 PLAIN = {
     "expert_count": 0, "rope.scaling.type": "none", "rope.scale_linear": 1.0, "attention.causal": True,
     "attention.clamp_kqv": 0.0, "attention.max_alibi_bias": 0.0, "attention.scale": 0.0, "logit_scale": 1.0,
@@ -28,102 +60,232 @@ PLAIN = {
 SIZES = ("embedding_length", "block_count", "feed_forward_length", "attention.head_count", "context_length")
 OPTIONAL_SIZES = ("attention.head_count_kv", "attention.key_length", "attention.value_length", "rope.dimension_count",
                   "attention.sliding_window")
+NORM_EPS = "attention.layer_norm_rms_epsilon"
 NAMES = {
-    "vocab": f"rows of {OUTSIDE['embed']}", "hidden": "llama.embedding_length", "layers": "llama.block_count",
-    "heads": "llama.attention.head_count", "kv_heads": "llama.attention.head_count_kv",
-    "head_dim": "llama.attention.key_length", "ffn": "llama.feed_forward_length", "max_context": "llama.context_length",
-    "norm_eps": "llama.attention.layer_norm_rms_epsilon", "rope_theta": "llama.rope.freq_base",
-    "bos": "tokenizer.ggml.bos_token_id", "eos": "tokenizer.ggml.eos_token_id (or eot, eom)"}
-DAMAGE = (ValueError, LookupError, OverflowError, TypeError, MemoryError)
+    "hidden": "embedding_length", "layers": "block_count", "heads": "attention.head_count",
+    "kv_heads": "attention.head_count_kv", "head_dim": "attention.key_length", "ffn": "feed_forward_length",
+    "max_context": "context_length", "norm_eps": NORM_EPS, "rope_theta": "rope.freq_base"}
+GENERAL_NAMES = {
+    "vocab": f"rows of {OUTSIDE['embed']}", "bos": "tokenizer.ggml.bos_token_id",
+    "eos": "tokenizer.ggml.eos_token_id (or eot, eom)"}
+TOKEN_IDS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("bos", "eos", "eot", "eom", "fim_pad", "fim_rep",
+                                                                 "fim_sep"))
+PART_NAME = re.compile(r"(.*)-[0-9]{5}-of-[0-9]{5}\.gguf", re.DOTALL)
+DAMAGE = (ValueError, LookupError, OverflowError, TypeError, MemoryError, AttributeError, RecursionError)
 
 
 def load_gguf(path: Path, *, weights: bool = True) -> FloatModel:
-    """Reads a GGUF file; see `hwgen.load.load`."""
-    reader, fields = _open(path)
-    stored = {tensor.name: tensor for tensor in reader.tensors}
+    """Reads a GGUF file, or all files of a split one given any of them; see `hwgen.load.load`."""
+    fields, stored = _whole(path)
     config = _config(path, fields, stored)
-    tensors = _tensors(path, stored, config) if weights else {}
-    return FloatModel(config, tensors, Tokenizer.from_gguf(fields), str(path))
+    tensors = _tensors(path, stored, config, fields["general.architecture"]) if weights else {}
+    return FloatModel(config, tensors, Tokenizer.from_gguf(fields), str(path), _notes(fields, config))
 
 
-def _open(path: Path) -> tuple[GGUFReader, dict]:
+def _notes(fields: dict, config: ModelConfig) -> tuple[str, ...]:
+    left = gguf_ends(fields, config.vocab)[1][ENDS:]
+    return gguf_notes(fields) + ((f"more than {ENDS} tokens end a text; a run does not end after {shown(list(left))}",)
+                                 if left else ())
+
+
+# files
+
+class _Reader(GGUFReader):
+    """The library's reader, which takes what lies behind the end of a file for empty."""
+
+    def _get(self, offset, dtype, count=1, override_order=None):
+        values = super()._get(offset, dtype, count, override_order)
+        if len(values) != count:
+            raise ValueError("it ends too early")
+        return values
+
+
+@dataclass(frozen=True)
+class _File:
+    path: Path
+    fields: dict
+    tensors: list[ReaderTensor]
+
+    def number(self, name: str, default: int) -> int:
+        """A whole number of the metadata."""
+        value = self.fields.get(name, default)
+        if type(value) is not int:
+            raise HwgenError(f"{name} of GGUF file {str(self.path)!r} must be one whole number, not {shown(value)}")
+        return value
+
+
+def _open(path: Path) -> _File:
+    _check_header(path)
     try:
-        reader = GGUFReader(path)
-        return reader, {key: field.contents() for key, field in reader.fields.items()}
+        with np.errstate(all="ignore"):  # of sizes that leave 64 bits
+            reader = _Reader(path)
+        return _File(path, {key: _contents(field) for key, field in reader.fields.items()}, reader.tensors)
     except DAMAGE as error:  # What the library runs into when sizes in the file point outside it.
-        raise HwgenError(f"GGUF file {str(path)!r} is truncated or damaged ({error})") from error
+        if unknown := re.search(r"([0-9]+)\)? is not a valid GGMLQuantizationType", str(error)):
+            raise HwgenError(f"GGUF file {str(path)!r} must hold tensors of known types, not of number {unknown[1]}: "
+                             "it is damaged, or its type is newer or older than what is read") from error
+        raise HwgenError(f"GGUF file {str(path)!r} is truncated or damaged ({str(error)[:200]}){_join_hint(path)}"
+                         ) from error
 
+
+def _check_header(path: Path):
+    """HwgenError for an order of bytes or a version that is not read, by the version, which is stored after GGUF."""
+    with open(path, "rb") as file:
+        start = file.read(8)
+    if len(start) < 8 or start[:4] != b"GGUF":
+        raise HwgenError(f"GGUF file {str(path)!r} is truncated or damaged (it must begin with GGUF and a version)")
+    (version,), (swapped,) = struct.unpack("<I", start[4:]), struct.unpack(">I", start[4:])
+    if version & 0xFFFF == 0 and swapped:
+        raise HwgenError(f"GGUF file {str(path)!r} must be little-endian, not big-endian; `gguf-convert-endian FILE "
+                         "little` of the gguf package converts a copy of it in place")
+    if version not in VERSIONS:
+        raise HwgenError(f"Version of GGUF file {str(path)!r} must be {' or '.join(map(str, VERSIONS))}, not {version}")
+
+
+def _contents(field):
+    """A field's value; text that is no UTF-8 with escapes in place of its bytes, as only a tokenizer may mind."""
+    try:
+        return field.contents()
+    except UnicodeDecodeError:
+        texts = [bytes(field.parts[i]).decode("utf-8", "backslashreplace") for i in field.data]
+        return texts if field.types[0].name == "ARRAY" else texts[0]
+
+
+def _join_hint(path: Path) -> str:
+    """What to do with a file that was cut with other tools, as its name says."""
+    return "; join its parts into one file first" if re.search(r"\.gguf.*(part|split)", path.name) else ""
+
+
+def _whole(path: Path) -> tuple[dict, dict[str, ReaderTensor]]:
+    """The metadata, and all tensors by name."""
+    file = _open(path)
+    if file.number("split.count", 1) <= 1:
+        return file.fields, {tensor.name: tensor for tensor in file.tensors}
+    parts = _parts(file)
+    stored = {tensor.name: tensor for part in parts for tensor in part.tensors}
+    held = sum(len(part.tensors) for part in parts)
+    wanted = parts[0].number("split.tensors.count", held)
+    if not len(stored) == held == wanted:
+        raise HwgenError(f"Split GGUF model {str(path)!r} must have {wanted} tensors (split.tensors.count), each in "
+                         f"one of its {len(parts)} files, not {held} of {len(stored)} names")
+    return parts[0].fields, stored
+
+
+def _parts(file: _File) -> list[_File]:
+    """All files of a split model, in order, given any of them."""
+    count, no = file.number("split.count", 1), file.number("split.no", 0)
+    named = PART_NAME.fullmatch(file.path.name)
+
+    def path(i: int) -> Path:
+        return file.path.with_name(f"{named[1]}-{i + 1:05}-of-{count:05}.gguf")
+
+    if not named or path(no).name != file.path.name:
+        raise HwgenError(f"File of a split GGUF model must be named NAME-{no + 1:05}-of-{count:05}.gguf, as its "
+                         f"split.no and split.count say, not {file.path.name!r}")
+    if missing := [path(i).name for i in range(count) if not path(i).is_file()]:
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        raise HwgenError(f"Split GGUF model {str(file.path)!r} must have {', '.join(missing[:3])}{more} beside it")
+    parts = [file if i == no else _open(path(i)) for i in range(count)]
+    for i, part in enumerate(parts):
+        numbers = part.number("split.no", 0), part.number("split.count", 1)
+        if numbers != (i, count):
+            raise HwgenError(f"GGUF file {str(part.path)!r} must have split.no {i} and split.count {count}, not "
+                             f"{numbers[0]} and {numbers[1]}")
+    return parts
+
+
+# metadata
 
 def _config(path: Path, fields: dict, stored: dict) -> ModelConfig:
-    wrong = _wrong_types(fields)
-    problems = wrong or _unsupported(fields, stored)
-    lacking = [f"llama.{name}" for name in (*SIZES, "attention.layer_norm_rms_epsilon")
-               if fields.get(f"llama.{name}") is None]
-    lacking += [] if OUTSIDE["embed"] in stored else [f"tensor {OUTSIDE['embed']}"]
-    if lacking and not problems:
-        problems.append(f"it lacks {', '.join(lacking)}")
-    if not lacking and not wrong:
-        config, more = _sizes(fields, stored)
-        problems += more
+    problems = _other_kind(fields)
+    if not problems:
+        problems, config = _checked(fields["general.architecture"], fields, stored)
     if problems:
         raise HwgenError(f"Model {str(path)!r} is not supported: {'; '.join(problems)}")
     return config
 
 
-def _wrong_types(fields: dict) -> list[str]:
-    whole = [f"llama.{name}" for name in (*SIZES, *OPTIONAL_SIZES)]
-    whole += ["split.count", *(f"tokenizer.ggml.{name}_token_id" for name in ("bos", "eos", "eot", "eom"))]
-    numbers = ["llama.attention.layer_norm_rms_epsilon", "llama.rope.freq_base"]
+def _other_kind(fields: dict) -> list[str]:
+    """The reason why nothing else in the file matters."""
+    if (kind := fields.get("general.type", "model")) != "model":
+        merge = " (merge the adapter into its base first)" if kind == "adapter" else ""
+        return [f"general.type must be 'model' or absent{merge}, not {shown(kind)}"]
+    if (architecture := fields.get("general.architecture")) not in tuple(ARCHITECTURES):
+        return [f"general.architecture must be {' or '.join(map(repr, ARCHITECTURES))}, not {shown(architecture)}"]
+    return []
+
+
+def _checked(architecture: str, fields: dict, stored: dict) -> tuple[list[str], ModelConfig | None]:
+    """Reasons against the model, and its configuration where they allow one."""
+    wrong, config = _wrong_types(architecture, fields), None
+    problems = wrong or _unsupported(architecture, fields, stored)
+    lacking = [f"{architecture}.{name}" for name in (*SIZES, NORM_EPS) if fields.get(f"{architecture}.{name}") is None]
+    lacking += [] if OUTSIDE["embed"] in stored else [f"tensor {OUTSIDE['embed']}"]
+    if lacking and not problems:
+        problems.append(f"it lacks {', '.join(lacking)}")
+    if not lacking and not wrong:
+        config, more = _sizes(architecture, fields, stored)
+        problems += more
+    return problems, config
+
+
+def _wrong_types(architecture: str, fields: dict) -> list[str]:
+    whole = [*(f"{architecture}.{name}" for name in (*SIZES, *OPTIONAL_SIZES)), *TOKEN_IDS]
+    numbers = [f"{architecture}.{name}" for name in (NORM_EPS, "rope.freq_base")]
     kinds = [("one whole number", (int,), whole), ("one number", (int, float), numbers)]
-    return [f"{name} must be {words}, not {fields[name]!r}" for words, types, names in kinds for name in names
+    return [f"{name} must be {words}, not {shown(fields[name])}" for words, types, names in kinds for name in names
             if name in fields and type(fields[name]) not in types]
 
 
-def _unsupported(fields: dict, stored: dict) -> list[str]:
-    architecture = fields.get("general.architecture")
-    if architecture != "llama":
-        return [f"general.architecture must be 'llama', not {architecture!r}"]
-    problems = [f"llama.{name} must be {plain!r} or absent, not {fields[f'llama.{name}']!r}"
-                for name, plain in PLAIN.items() if fields.get(f"llama.{name}", plain) != plain]
+def _unsupported(architecture: str, fields: dict, stored: dict) -> list[str]:
+    def get(name, default=None):
+        return fields.get(f"{architecture}.{name}", default)
+
+    problems = [f"{architecture}.{name} must be {plain!r} or absent, not {shown(get(name))}"
+                for name, plain in PLAIN.items() if get(name, plain) != plain]
     # without a type the factor would scale positions linearly
-    if "llama.rope.scaling.type" not in fields and fields.get("llama.rope.scaling.factor", 1.0) not in (0.0, 1.0):
-        problems.append("llama.rope.scaling.factor must be 1 or absent without a llama.rope.scaling.type, not "
-                        f"{fields['llama.rope.scaling.factor']!r}")
-    window, context = fields.get("llama.attention.sliding_window"), fields.get("llama.context_length", 0)
+    if get("rope.scaling.type") is None and get("rope.scaling.factor", 1.0) not in (0.0, 1.0):
+        problems.append(f"{architecture}.rope.scaling.factor must be 1 or absent without a "
+                        f"{architecture}.rope.scaling.type, not {shown(get('rope.scaling.factor'))}")
+    window, context = get("attention.sliding_window"), get("context_length", 0)
     if window and window < context:
-        problems.append(f"llama.attention.sliding_window must be absent or at least {context}, not {window}")
-    if fields.get("split.count", 1) > 1:
-        problems.append(f"split.count must be 1 (join the parts first), not {fields['split.count']}")
+        problems.append(f"{architecture}.attention.sliding_window must be absent or at least {context}, not {window}")
     if ROPE_FACTORS in stored and stored[ROPE_FACTORS].tensor_type.name not in TYPES:
         problems.append(f"tensor {ROPE_FACTORS} must be F32, not {stored[ROPE_FACTORS].tensor_type.name}")
     return problems
 
 
-def _sizes(fields: dict, stored: dict) -> tuple[ModelConfig | None, list[str]]:
+def _sizes(architecture: str, fields: dict, stored: dict) -> tuple[ModelConfig | None, list[str]]:
     def get(name, default=None):
-        return fields.get(f"llama.{name}", default)
+        return fields.get(f"{architecture}.{name}", default)
 
     hidden, heads = get("embedding_length"), get("attention.head_count")
     head_dim = get("attention.key_length", get("rope.dimension_count"))
     if head_dim is None:
         if heads < 1 or hidden % heads:
-            return None, [f"llama.attention.key_length must be given where llama.embedding_length {hidden} is not "
-                          f"a multiple of llama.attention.head_count {heads}"]
+            return None, [f"{architecture}.attention.key_length must be given where {architecture}.embedding_length "
+                          f"{hidden} is not a multiple of {architecture}.attention.head_count {heads}"]
         head_dim = hidden // heads
-    problems = [f"llama.{name} must equal the head size {head_dim}, not {get(name)}"
+    problems = [f"{architecture}.{name} must equal the head size {head_dim}, not {get(name)}"
                 for name in ("rope.dimension_count", "attention.value_length") if get(name, head_dim) != head_dim]
-    eos = [fields.get(f"tokenizer.ggml.{name}_token_id") for name in ("eos", "eot", "eom")]
-    eos = tuple(dict.fromkeys(token for token in eos if token is not None))
+    vocab, biases = int(stored[OUTSIDE["embed"]].shape[-1:].sum()), _biases(stored)
+    bos, ends = gguf_ends(fields, vocab)
     config = ModelConfig(
-        vocab=int(stored[OUTSIDE["embed"]].shape[-1]), hidden=hidden, layers=get("block_count"), heads=heads,
+        vocab=vocab, hidden=hidden, layers=get("block_count"), heads=heads,
         kv_heads=get("attention.head_count_kv", heads), head_dim=head_dim, ffn=get("feed_forward_length"),
-        norm_eps=float(get("attention.layer_norm_rms_epsilon")), max_context=get("context_length"),
-        tied=OUTSIDE["head"] not in stored, attention_bias="blk.0.attn_q.bias" in stored,
-        output_bias="blk.0.attn_output.bias" in stored, mlp_bias="blk.0.ffn_gate.bias" in stored,
-        bos=fields.get("tokenizer.ggml.bos_token_id"), eos_ids=eos,
+        norm_eps=float(get(NORM_EPS)), max_context=get("context_length"), tied=OUTSIDE["head"] not in stored,
+        attention_bias=ARCHITECTURES[architecture].biased or bool(biases & {"q", "k", "v"}), output_bias="o" in biases,
+        mlp_bias=bool(biases & {"gate", "up", "down"}), bos=bos, eos_ids=ends[:ENDS],
         rope_theta=float(get("rope.freq_base", 10000.0)), rope_factors=_rope_factors(stored),
     )
-    return config, problems + size_problems(config, NAMES)
+    names = {field: f"{architecture}.{name}" for field, name in NAMES.items()} | GENERAL_NAMES
+    return config, problems + size_problems(config, names)
+
+
+def _biases(stored: dict) -> set[str]:
+    """Names of the parts of a layer (of INSIDE) that have a bias somewhere in the file."""
+    found = {match[1] for name in stored if (match := re.fullmatch(r"blk\.[0-9]+\.(\w+)\.bias", name))}
+    return {part for part, name in INSIDE.items() if name in found}
 
 
 def _rope_factors(stored: dict) -> tuple[float, ...] | None:
@@ -135,27 +297,39 @@ def _rope_factors(stored: dict) -> tuple[float, ...] | None:
     return tuple(dequantize(factors.data, factors.tensor_type).astype(float).ravel().tolist())
 
 
-def _tensors(path: Path, stored: dict, config: ModelConfig) -> LazyTensors:
+# weights
+
+def _tensors(path: Path, stored: dict, config: ModelConfig, architecture: str) -> LazyTensors:
+    kind, shapes = ARCHITECTURES[architecture], tensor_shapes(config)
     names = file_names(config, OUTSIDE, "blk", INSIDE)
+    zeros = set() if kind.biased else {name for name in names if _lacks_bias(name, _biases(stored))}
     found = {name: (tuple(reversed(tensor.shape.tolist())), tensor.tensor_type.name)
              for name, tensor in stored.items()}
+    found |= {names[name]: (shapes[name], TYPES[0]) for name in zeros}
     if problems := tensor_problems(config, names, found, TYPES, (ROPE_FACTORS,)):
         raise HwgenError(f"Model {str(path)!r} has unusable weights: {'; '.join(problems)}")
-    readers = {name: partial(_read, stored[file].data, stored[file].tensor_type, _permuted_heads(name, config))
+    readers = {name: partial(np.zeros, shapes[name], np.float32) if name in zeros else partial(
+                   _read, stored[file].data, stored[file].tensor_type, kind.paired * _rotated_heads(name, config))
                for name, file in names.items()}
     return LazyTensors(readers, repr(str(path)))
 
 
-def _permuted_heads(name: str, config: ModelConfig) -> int:
-    """Number of heads whose rows are permuted in the file, 0 where none are."""
+def _lacks_bias(name: str, biases: set[str]) -> bool:
+    part = name.rpartition(".")[2]
+    return part.endswith("_bias") and part.removesuffix("_bias") not in biases
+
+
+def _rotated_heads(name: str, config: ModelConfig) -> int:
+    """Number of heads in a tensor that RoPE turns, 0 where it turns none."""
     part = name.rpartition(".")[2].removesuffix("_bias")
     return {"q": config.heads, "k": config.kv_heads}.get(part, 0)
 
 
-def _read(data: np.ndarray, kind: GGMLQuantizationType, permuted_heads: int) -> np.ndarray:
-    array = np.array(dequantize(data, kind), np.float32)
-    if not permuted_heads:
+def _read(data: np.ndarray, kind: GGMLQuantizationType, paired_heads: int) -> np.ndarray:
+    with np.errstate(all="ignore"):  # what is not finite is refused by LazyTensors
+        array = np.array(dequantize(data, kind), np.float32)
+    if not paired_heads:
         return array
-    # GGUF rotates neighbouring rows (2i, 2i+1); the canonical order has the pair half a head apart.
-    pairs = array.reshape(permuted_heads, -1, 2, *array.shape[1:])
+    # The file has a pair's rows as neighbours (2i, 2i+1); the canonical order has them half a head apart.
+    pairs = array.reshape(paired_heads, -1, 2, *array.shape[1:])
     return pairs.swapaxes(1, 2).reshape(array.shape)

@@ -1,3 +1,5 @@
+from pathlib import Path
+
 import gguf
 import numpy as np
 import pytest
@@ -6,9 +8,13 @@ from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize, quantize
 from tiny_llama import CASES, LLAMA3, some_tokens, tiny, torch_logits, weights, write_gguf
 
+from hwgen.commands import app
+from hwgen.commands.terminal import ids_of, read_model
 from hwgen.errors import HwgenError
 from hwgen.float_model import logits
 from hwgen.load import load
+from hwgen.load_gguf import TYPES
+from hwgen.quantize import quantize as quantize_model
 from hwgen.rope import inverse_frequencies
 
 # Sizes that blocks of 32 fit into.
@@ -17,6 +23,9 @@ BLOCKS = {"hidden_size": 96, "num_attention_heads": 3, "num_key_value_heads": 1,
 # Block bytes, and where in a block its half-precision scales lie.
 K_QUANTS = {Type.Q2_K: (84, (80, 82)), Type.Q3_K: (110, (108,)), Type.Q4_K: (144, (0, 2)),
             Type.Q5_K: (176, (0, 2)), Type.Q6_K: (210, (208,))}
+# All others that the library makes numbers of, and what it calls them.
+OTHERS = [Type.IQ1_S, Type.IQ1_M, Type.IQ2_XXS, Type.IQ2_XS, Type.IQ2_S, Type.IQ3_XXS, Type.IQ3_S, Type.IQ4_NL,
+          Type.IQ4_XS, Type.TQ1_0, Type.TQ2_0, Type.MXFP4, Type.NVFP4]
 
 
 @pytest.fixture
@@ -115,6 +124,169 @@ def test_k_quants(file, kind):
     assert_agrees(replaced(model, values), file)
 
 
+def test_types_that_are_read():
+    wanted = [Type.F32, Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0, Type.Q4_1, Type.Q5_0, Type.Q5_1, *K_QUANTS, *OTHERS]
+    assert sorted(TYPES) == sorted(kind.name for kind in wanted)
+
+
+@pytest.mark.filterwarnings("error")
+@pytest.mark.parametrize("kind", OTHERS, ids=lambda kind: kind.name)
+def test_other_types(file, kind):
+    """Random bytes as rows of one matrix: what is read are the library's numbers, or NaN is refused."""
+    model = tiny(hidden_size=256, num_attention_heads=2, num_key_value_heads=1, head_dim=32, num_hidden_layers=1)
+    name, (block, size) = "model.layers.0.mlp.up_proj.weight", gguf.GGML_QUANT_SIZES[kind]
+    blocks = np.random.default_rng(5).integers(128, size=(76, 256 // block * size), dtype=np.uint8)
+    # small scales, wherever they lie: bytes below 64 are halves below 2
+    blocks %= 64
+    write_gguf(model, file, encode=lambda n, array: (blocks, kind) if n == name else (array, Type.F32))
+    read = load(file).tensors["0.up"]
+    assert read.dtype == np.float32 and read.std() > 0
+    np.testing.assert_array_equal(read, dequantize(blocks, kind))
+
+
+def test_types_that_are_not_read_are_named_once(file):
+    model = tiny(hidden_size=256, num_attention_heads=2, num_key_value_heads=1, head_dim=32, num_hidden_layers=9)
+    blocks = np.zeros((76, gguf.GGML_QUANT_SIZES[Type.Q8_K][1]), np.uint8)
+    up = [name for name in weights(model) if "up_proj" in name]
+    write_gguf(model, file, encode=lambda n, array: (blocks, Type.Q8_K) if n in up else (array, Type.F32))
+    message = refused(file)
+    assert "blk.0.ffn_up.weight" in message and "not Q8_K" in message
+    assert len(message) < 2500
+    contents, name = bytearray(file.read_bytes()), b"blk.0.ffn_up.weight"
+    # its type, after the number of dimensions and two of them
+    contents[contents.index(name) + len(name) + 4 + 16] = 37
+    file.write_bytes(contents)
+    assert "must hold tensors of known types, not of number 37" in refused(file)
+
+
+@pytest.mark.parametrize("options", [{}, {"tie_word_embeddings": True}, {"num_key_value_heads": 6}], ids=str)
+def test_qwen2(file, tmp_path, options):
+    """Its rows of q and k are not permuted; q, k and v have biases, the rest has none."""
+    model = tiny("qwen2", **options)
+    write_gguf(model, file)
+    assert_agrees(model, file)
+    loaded = load(file)
+    assert loaded.config.attention_bias and not loaded.config.output_bias and not loaded.config.mlp_bias
+    model.save_pretrained(tmp_path / "folder")
+    folder = load(tmp_path / "folder")
+    assert folder.tensors.keys() == loaded.tensors.keys()
+    for name in folder.tensors:
+        np.testing.assert_array_equal(loaded.tensors[name], folder.tensors[name])
+    write_gguf(model, file, drop=["model.layers.1.self_attn.k_proj.bias"])
+    assert "tensor blk.1.attn_k.bias must be present" in refused(file)
+
+
+@pytest.mark.parametrize("absent", ["k", "qv", "o", "qkv", "qkvo", "gate", "down"])
+def test_llama_with_some_biases(file, absent):
+    """A bias that no layer has is zero; one that some layers lack is missing."""
+    model = tiny(attention_bias=True, mlp_bias=True)
+    names = [name for name in weights(model) if name.endswith(".bias") and any(
+        f".{part}_proj." in name for part in ([absent] if len(absent) > 3 or absent == "down" else absent))]
+    model = replaced(model, weights(model) | {name: np.zeros_like(weights(model)[name]) for name in names})
+    write_gguf(model, file, drop=names)
+    assert_agrees(model, file)
+    if absent != "qkv":
+        write_gguf(model, file, drop=["model.layers.0.mlp.up_proj.bias", *names])
+        assert "tensor blk.0.ffn_up.bias must be present" in refused(file)
+
+
+def swapped_file(model, file, **options):
+    write_gguf(model, file, endianess=gguf.GGUFEndian.BIG, **options)
+    return refused(file)
+
+
+@pytest.mark.parametrize("kind", [Type.F32, Type.F16, Type.BF16, Type.Q8_0, Type.Q4_0], ids=lambda kind: kind.name)
+def test_big_endian_files_are_refused_by_what_they_state(file, kind):
+    def encode(name, array):
+        return (quantize(array, kind), kind) if array.ndim == 2 else (array, Type.F32)
+
+    message = swapped_file(tiny(**BLOCKS), file, encode=encode)
+    assert "must be little-endian, not big-endian; `gguf-convert-endian FILE little`" in message
+
+
+def test_versions(file):
+    write_gguf(tiny(), file)
+    whole = file.read_bytes()
+    for version in (0, 1, 4, 0x01000000, 0x7FFF0000):
+        file.write_bytes(whole[:4] + version.to_bytes(4, "little") + whole[8:])
+        assert "must be 2 or 3, not" in refused(file) or "not big-endian" in refused(file)
+    file.write_bytes(whole[:4] + (2).to_bytes(4, "little") + whole[8:])
+    assert load(file, weights=False).config.hidden == 48
+    file.write_bytes(b"")
+    assert "truncated or damaged" in refused(file)
+
+
+def shards(folder) -> list[Path]:
+    return sorted(folder.glob("model-*.gguf"))
+
+
+@pytest.fixture
+def split(tmp_path):
+    """A model in several files, as the library splits it."""
+    model = tiny()
+    write_gguf(model, tmp_path / "model.gguf", split_max_tensors=5)
+    assert [path.name for path in shards(tmp_path)] == [f"model-{i:05}-of-00005.gguf" for i in range(1, 6)]
+    return model
+
+
+def test_split_files(split, tmp_path):
+    for path in shards(tmp_path):
+        assert_agrees(split, path)
+        assert load(path, weights=False).config == load(shards(tmp_path)[0]).config
+
+
+def test_split_files_of_which_the_first_holds_no_tensors(file, tmp_path):
+    model = tiny()
+    write_gguf(model, file, split_max_tensors=9, small_first_shard=True)
+    assert len(gguf.GGUFReader(shards(tmp_path)[0]).tensors) == 0
+    assert_agrees(model, shards(tmp_path)[0])
+
+
+def test_split_files_that_are_not_whole(split, tmp_path):
+    first, second, third, *rest = shards(tmp_path)
+    contents = {path: path.read_bytes() for path in shards(tmp_path)}
+
+    def restore():
+        for path, text in contents.items():
+            path.write_bytes(text)
+
+    second.unlink()
+    for given in (first, third):
+        assert "must have model-00002-of-00005.gguf beside it" in refused(given)
+    for path in (third, *rest):
+        path.unlink()
+    three = ", ".join(f"model-{i:05}-of-00005.gguf" for i in (2, 3, 4))
+    assert f"must have {three} and 1 more beside it" in refused(first)
+    restore()
+    second.write_bytes(contents[third])
+    assert f"{second.name}' must have split.no 1 and split.count 5, not 2 and 5" in refused(first)
+    restore()
+    second.write_bytes(contents[second][:-40])
+    assert f"{second.name}' is truncated or damaged" in refused(first)
+    restore()
+    other = tmp_path / "other.gguf"
+    other.write_bytes(contents[second])
+    assert ("must be named NAME-00002-of-00005.gguf, as its split.no and split.count say, not 'other.gguf'"
+            in refused(other))
+    key = b"split.tensors.count" + gguf.GGUFValueType.INT32.to_bytes(4, "little")
+    first.write_bytes(contents[first].replace(key + b"\x15", key + b"\x16"))
+    rule = "tensors (split.tensors.count), each in one of its 5 files"
+    assert f"must have 22 {rule}, not 21 of 21 names" in refused(first)
+    restore()
+    second.write_bytes(contents[second].replace(b"blk.0.attn_norm.weight", b"blk.1.attn_norm.weight"))
+    assert f"must have 21 {rule}, not 21 of 20 names" in refused(first)
+
+
+def test_a_split_that_says_nonsense(file):
+    for metadata in ([("add_string", "split.count", "two")],
+                     [("add_array", "split.no", [1, 2]), ("add_uint16", "split.count", 2)]):
+        write_gguf(tiny(), file, metadata=metadata)
+        message = refused(file)
+        assert f"{metadata[0][1]} of GGUF file" in message and "must be one whole number" in message
+    write_gguf(tiny(), file, metadata=[("add_uint16", "split.count", 1)])
+    load(file)
+
+
 def test_config_and_no_weights(file):
     model = tiny()
     write_gguf(model, file, metadata=[("add_bos_token_id", 4), ("add_eos_token_id", 9), ("add_eot_token_id", 8)])
@@ -125,6 +297,94 @@ def test_config_and_no_weights(file):
     assert (config.head_dim, config.ffn, config.max_context, config.tied) == (8, 76, 64, False)
     assert (config.bos, config.eos_ids) == (4, (9, 8))
     assert config.norm_eps == pytest.approx(1e-6) and config.rope_theta == 10000.0
+
+
+TOKENS = ["<unk>", "<s>", "</s>", "a", "<|im_end|>", "b", "<|end|>", "<|endoftext|>", "<fim_pad>", "<|file_sep|>", "x"]
+
+
+@pytest.mark.parametrize("metadata,bos,ends", [
+    ([("add_bos_token_id", 3), ("add_eos_token_id", 5), ("add_eot_token_id", 10), ("add_eom_token_id", 3)], 3,
+     (5, 10, 3, 4, 6, 7, 2, 8)),
+    ([("add_eos_token_id", 7)], None, (7, 4, 6, 2, 8, 9)),
+    ([("add_tokenizer_model", "llama")], 1, (2, 4, 6, 7, 8, 9)),
+    ([("add_uint32", "tokenizer.ggml.fim_pad_token_id", 10)], None, (4, 6, 7, 2, 10, 9)),
+])
+def test_ends_are_those_of_llama_cpp(file, metadata, bos, ends):
+    write_gguf(tiny(), file, metadata=[("add_token_list", TOKENS), *metadata])
+    model = load(file, weights=False)
+    assert (model.config.bos, model.config.eos_ids) == (bos, ends)
+    left_out = ("more than 8 tokens end a text; a run does not end after [9]",)
+    assert model.notes == (left_out if len(ends) == 8 else ())
+
+
+@pytest.mark.parametrize("tokens,ends", [
+    (["<|end|>", "<|return|>", "<|call|>"], {1, 2}), (["<|end|>", "<|flush|>", "<|calls|>"], {1, 2}),
+    (["<|end|>", "<|return|>"], {0, 1}), (["</s>", "<|tool_response>"], {1}), (["a"] * 67 + ["<|im_end|>"], set()),
+    (["<|end_of_text|>", "<|eot_id|>", "<|eom_id|>"], {0, 1, 2}),
+])
+def test_ends_by_name(file, tokens, ends):
+    write_gguf(tiny(), file, metadata=[("add_token_list", tokens)])
+    assert set(load(file, weights=False).config.eos_ids) == ends
+
+
+def tokenizer_metadata(**changed):
+    """Writer calls for a byte-level tokenizer without merges."""
+    values = {"model": "gpt2", "pre": "gpt-2", "tokens": ["a", "b", "<|im_end|>"], "merges": []} | changed
+    return [("add_string", f"tokenizer.ggml.{name}", value) if isinstance(value, str) else
+            ("add_array", f"tokenizer.ggml.{name}", value) for name, value in values.items() if value]
+
+
+@pytest.mark.parametrize("changed,reason", [
+    ({"pre": "klingon"}, "tokenizer.ggml.pre must be a known way to cut text into words"),
+    ({"model": "bert"}, "tokenizer.ggml.model must be 'llama' or 'gpt2', not 'bert'"),
+    ({"model": "t5"}, "tokenizer.ggml.model must be 'llama' or 'gpt2', not 't5'"),
+    ({"model": "llama"}, "must have tokenizer.ggml.tokens and scores"),
+    ({"model": ["gpt2"]}, "tokenizer.ggml.model must be 'llama' or 'gpt2', not ['gpt2']"),
+    ({"tokens": "ab", "merges": ["a b"]}, "must have tokenizer.ggml.tokens and merges"),
+    ({"tokens": [1, 2], "merges": ["a b"]}, "must fit together"),
+    ({"tokens": ["a", "a"], "merges": ["a a"]}, "must fit together"),
+    ({"merges": ["x y"]}, "must fit together"),
+    ({"pre": ["gpt-2"], "merges": ["a b"], "tokens": ["a", "b", "ab"]}, "tokenizer.ggml.pre must be"),
+])
+def test_a_tokenizer_that_cannot_be_used_matters_for_text_alone(file, changed, reason):
+    merges = {"merges": ["a b"], "tokens": ["a", "b", "ab"]} if "merges" not in changed else {}
+    write_gguf(tiny(), file, metadata=tokenizer_metadata(**(merges | changed)))
+    model = load(file)
+    assert logits(model, [[1, 2]]).shape == (1, 2, 67)
+    with pytest.raises(HwgenError) as error:
+        model.tokenizer.encode("ab")
+    assert reason in str(error.value) and len(str(error.value)) < 250
+    assert model.tokenizer.problem == str(error.value)
+
+
+def test_an_unusable_tokenizer_in_the_commands(file, tmp_path, capfd):
+    write_gguf(tiny(), file, metadata=tokenizer_metadata(pre="klingon", tokens=["a", "b", "ab"], merges=["a b"]))
+    reason, output = "tokenizer.ggml.pre must be a known way to cut text into words", str(tmp_path / "model.q")
+    model = read_model(file)
+    assert f"note: text can be neither read nor written, only token ids: {reason}" in capfd.readouterr().err
+    assert ids_of(None, "1,2")(model.tokenizer) == [1, 2]
+    with pytest.raises(HwgenError, match=reason):
+        ids_of("ab", None)(model.tokenizer)
+    quantize_model(model, calibration=[[1, 2, 3]], context=8).save(output)
+    app(["reference", output, "--prompt-ids", "1,2", "--max-tokens", "3"], standalone_mode=False)
+    assert capfd.readouterr().out.startswith("[")
+    with pytest.raises(HwgenError, match="--prompt must come with a model that has a tokenizer; use --prompt-ids"):
+        app(["reference", output, "--prompt", "ab"], standalone_mode=False)
+
+
+@pytest.mark.parametrize("pre,found", [("default", "'default'"), ("", "absent")])
+def test_the_default_way_to_cut_words_is_told(file, pre, found):
+    write_gguf(tiny(), file, metadata=tokenizer_metadata(pre=pre, merges=["a b"], tokens=["a", "b", "ab"]))
+    model = load(file)
+    assert model.notes == (f"tokenizer.ggml.pre is {found}: text is cut into words as llama.cpp does by default, which "
+                           "may not be how the model was trained",)
+    assert model.tokenizer.encode("ab") == [2]
+
+
+def test_tokens_that_are_no_text(file):
+    write_gguf(tiny(), file, metadata=tokenizer_metadata(tokens=["a", "b", "ab", "c@"], merges=["a b"]))
+    file.write_bytes(file.read_bytes().replace(b"c@", b"c\xff"))
+    assert load(file).tokenizer.encode("ab") == [2]
 
 
 @pytest.mark.parametrize("metadata,message", [
@@ -138,11 +398,17 @@ def test_config_and_no_weights(file):
     (("add_eos_token_id", 67), "tokenizer.ggml.eos_token_id (or eot, eom) must be 0 to 66, not 67"),
     (("add_logit_scale", 2.0), "llama.logit_scale must be 1.0 or absent, not 2.0"),
     (("add_feed_forward_length", [76, 76]), "llama.feed_forward_length must be one whole number, not [76, 76]"),
+    (("add_feed_forward_length", [76] * 1000), "llama.feed_forward_length must be one whole number, not [76, 76"),
+    (("add_string", "llama.block_count", "two"), "llama.block_count must be one whole number, not 'two'"),
+    (("add_array", "llama.rope.freq_base", [1.0, 2.0]), "llama.rope.freq_base must be one number, not [1.0, 2.0]"),
+    (("add_string", "tokenizer.ggml.bos_token_id", "<s>"), "bos_token_id must be one whole number, not '<s>'"),
+    (("add_type", "adapter"), "general.type must be 'model' or absent (merge the adapter into its base first), not"),
+    (("add_array", "general.type", ["model"]), "general.type must be 'model' or absent, not ['model']"),
     (("add_head_count_kv", 4), "llama.attention.head_count must be a multiple of llama.attention.head_count_kv (4)"),
 ])
 def test_unsupported(file, metadata, message):
     write_gguf(tiny(), file, metadata=[metadata])
-    assert message in refused(file)
+    assert message in refused(file) and len(refused(file)) < 400
 
 
 def test_other_architecture(file):
@@ -152,7 +418,7 @@ def test_other_architecture(file):
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    assert "general.architecture must be 'llama', not 'gemma'" in refused(file)
+    assert "general.architecture must be 'llama' or 'qwen2', not 'gemma'" in refused(file)
     writer = gguf.GGUFWriter(file, "llama")
     writer.add_block_count(1)
     writer.write_header_to_file()

@@ -1,13 +1,15 @@
 import json
 import random
+import re
 from pathlib import Path
 
 import pytest
 import tokenizers
-from tokenizers import decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from transformers.integrations.gguf.gguf_tokenizer_mapping import GGUF_PRE_TOKENIZER_SPLITS
 
 from hwgen.errors import HwgenError
-from hwgen.tokenizer import Tokenizer
+from hwgen.tokenizer import Tokenizer, readable
 
 TEXTS = ["Once upon a time", "  two  spaces ", "line\nbreak\n\n", "naïve café 中文 🙂🙂", "it's 12345, isn't IT?", "",
          "a", "the the the thee", "x" * 40, "<s>literal</s>", "tab\tand\x00null"]
@@ -124,30 +126,88 @@ def test_gguf_merges(byte_level):
         assert tokenizer.decode(tokenizer.encode(text)) == text.replace("<s>", "").replace("</s>", "")
 
 
+WORDS = "it's 12345! Ändert's $2.50 IT'S\n\n\tÀla  中文 ٣٤٥६ Ⅻ x²  don’t<=>ok|`a`--b  e\u0301 "
+
+
+def cuts(inner, text: str) -> list[str]:
+    """Words before merges, as the text's own characters."""
+    parts = inner.pre_tokenizer.pre_tokenize_str(text)
+    assert [end for _, (_, end) in parts][:-1] == [start for _, (start, _) in parts][1:]
+    return [text[start:end] for _, (start, end) in parts]
+
+
+def gguf_cuts(byte_level, pre: str, text: str) -> list[str]:
+    tokenizer = Tokenizer.from_gguf(byte_level_fields(byte_level, pre=pre))
+    return cuts(tokenizers.Tokenizer.from_str(tokenizer.to_json()), text)
+
+
 @pytest.mark.parametrize("pre,words", [
     ("gpt-2", ["it", "'s", " 12345", "!", " A"]), ("smollm", ["it", "'s", " ", "1", "2", "3", "4", "5", "!", " A"]),
-    ("llama-bpe", ["it", "'s", " ", "123", "45", "!", " A"]),
+    ("starcoder", ["it", "'s", " ", "1", "2", "3", "4", "5", "!", " A"]), ("mpt", ["it", "'s", " 12345", "!", " A"]),
+    ("llama-bpe", ["it", "'s", " ", "123", "45", "!", " A"]), ("dbrx", ["it", "'s", " ", "123", "45", "!", " A"]),
     ("qwen2", ["it", "'s", " ", "1", "2", "3", "4", "5", "!", " A"]),
+    ("tekken", ["it", "'s", " ", "1", "2", "3", "4", "5", "!", " A"]),
+    ("gpt-4o", ["it's", " ", "123", "45", "!", " A"]),
+    ("default", ["it", "'", "s", " ", "123", "45", "!", " A"]), ("", ["it", "'", "s", " ", "123", "45", "!", " A"]),
+    ("falcon", ["it", "'", "s", " ", "123", "45", "!", " A"]),
+    ("deepseek-coder", ["it", "'", "s", " ", "1", "2", "3", "4", "5", "!", " A"]),
+    ("bloom", ["it's", " 12345", "!", " A"]), ("viking", ["it's", " ", "1", "2", "3", "4", "5", "!", " A"]),
 ])
 def test_gguf_words(byte_level, pre, words):
-    """Each known way to cut words, seen through a vocabulary without merges across anything but what is listed."""
-    inner = tokenizers.Tokenizer.from_str(Tokenizer.from_gguf(byte_level_fields(byte_level, pre=pre)).to_json())
-    cut = [word.replace("Ġ", " ") for word, _ in inner.pre_tokenizer.pre_tokenize_str("it's 12345! A")]
-    assert cut == words
+    """Each known way to cut words, by its published pattern."""
+    assert gguf_cuts(byte_level, pre, "it's 12345! A") == words
+
+
+def test_gguf_words_of_the_default_way(byte_level):
+    """Worked out by hand from llama.cpp's four patterns: signs, then GPT-2's, then numbers, then threes of digits."""
+    words = ["a", "$", "b", "^", "|", "c", "`", " ", "123", "456", "7", " ", "12", " (", "x", ")", "  ", " y"]
+    assert gguf_cuts(byte_level, "default", "a$b^|c` 1234567 12 (x)   y") != words
+    words = ["a", "$", "b", "^|", "c", "`", " ", "123", "456", "7", " ", "12", " ", "(", "x", ")", "  ", " y"]
+    assert gguf_cuts(byte_level, "default", "a$b^|c` 1234567 12 (x)   y") == words
+
+
+@pytest.mark.parametrize("pre", GGUF_PRE_TOKENIZER_SPLITS)
+def test_gguf_words_agree_with_transformers(byte_level, pre):
+    other = pre_tokenizers.Split(Regex(GGUF_PRE_TOKENIZER_SPLITS[pre]), behavior="isolated")
+    wanted = [word for word, _ in other.pre_tokenize_str(WORDS)]
+    assert gguf_cuts(byte_level, pre, WORDS) == wanted and len(wanted) > 20
+
+
+@pytest.mark.parametrize("names,reference", [
+    ("gpt-2 phi-2 mpt olmo jais exaone4 gigachat", [pre_tokenizers.ByteLevel(add_prefix_space=False)]),
+    ("smollm starcoder refact command-r codeshell exaone minerva-7b",
+     [pre_tokenizers.Digits(individual_digits=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]),
+    ("falcon", [pre_tokenizers.Punctuation(behavior="contiguous"), pre_tokenizers.ByteLevel(add_prefix_space=False),
+                pre_tokenizers.Split(Regex("[0-9][0-9][0-9]"), "isolated")]),
+])
+def test_gguf_words_agree_with_what_their_models_publish(byte_level, names, reference):
+    """The pre-tokenizers of the original tokenizer.json, of the library's own parts."""
+    text = WORDS
+    if names == "falcon":
+        # llama.cpp's pattern is not the library's for signs that are no punctuation
+        text = re.sub(r"[$<=>|`]", "", WORDS)
+    inner = tokenizers.Tokenizer(models.BPE())
+    inner.pre_tokenizer = pre_tokenizers.Sequence(reference)
+    for name in names.split():
+        assert gguf_cuts(byte_level, name, text) == cuts(inner, text), name
 
 
 @pytest.mark.parametrize("kind,flag,first", [
     ("llama", None, [1]), ("llama", False, []), ("gpt2", None, []), ("gpt2", True, [0]), ("llama-bpe", None, [0]),
-    ("llama-bpe", False, []),
+    ("llama-bpe", False, []), ("falcon3", None, [0]), ("tekken", None, [0]), ("dbrx", None, []), ("qwen2", None, []),
 ])
 def test_gguf_bos(spaced, byte_level, kind, flag, first):
     fields = spaced_fields(spaced) if kind == "llama" else byte_level_fields(byte_level)
-    if kind == "llama-bpe":
+    if kind not in ("llama", "gpt2"):
         fields["tokenizer.ggml.pre"] = kind
     if flag is not None:
         fields["tokenizer.ggml.add_bos_token"] = flag
     tokenizer = Tokenizer.from_json(Tokenizer.from_gguf(fields).to_json())
     plain = Tokenizer.from_gguf(fields | {"tokenizer.ggml.add_bos_token": False})
+    if kind == "llama":
+        # SentencePiece's own ids where the file names none
+        del fields["tokenizer.ggml.bos_token_id"]
+        assert Tokenizer.from_gguf(fields).encode("the cat") == tokenizer.encode("the cat")
     assert tokenizer.encode("the cat") == first + plain.encode("the cat")
 
 
@@ -161,17 +221,52 @@ def test_llama3_takes_a_whole_word_that_is_a_token(byte_level):
     assert last not in Tokenizer.from_gguf(fields | {"tokenizer.ggml.pre": "gpt-2"}).encode("zebra")
 
 
-def test_gguf_without_or_with_unknown_tokenizer(byte_level):
+def test_tokens_that_end_a_text_are_never_written(byte_level):
+    """Whatever type the file gives them."""
+    fields = byte_level_fields(byte_level, pre="gpt-2")
+    fields["tokenizer.ggml.tokens"].append("<|im_end|>")
+    fields["tokenizer.ggml.token_type"].append(1)
+    tokenizer, last = Tokenizer.from_gguf(fields), len(fields["tokenizer.ggml.tokens"]) - 1
+    assert tokenizer.encode("the cat<|im_end|>")[-1] == last
+    assert tokenizer.decode(tokenizer.encode("the cat<|im_end|>")) == "the cat"
+
+
+def test_gguf_without_tokenizer():
     assert Tokenizer.from_gguf({}) is None
     assert Tokenizer.from_gguf({"tokenizer.ggml.model": "none"}) is None
-    with pytest.raises(HwgenError, match="tokenizer.ggml.model must be 'llama' or 'gpt2', not 'bert'"):
-        Tokenizer.from_gguf({"tokenizer.ggml.model": "bert"})
-    with pytest.raises(HwgenError, match="tokenizer.ggml.pre must be .*, not 'klingon'"):
-        Tokenizer.from_gguf(byte_level_fields(byte_level, pre="klingon"))
-    with pytest.raises(HwgenError, match="must have tokenizer.ggml.tokens and merges"):
-        Tokenizer.from_gguf({"tokenizer.ggml.model": "gpt2", "tokenizer.ggml.tokens": ["a"]})
-    with pytest.raises(HwgenError, match="must fit together"):
-        Tokenizer.from_gguf(byte_level_fields(byte_level, merges=["a b", "zz qq"]))
+
+
+@pytest.mark.parametrize("fields,message", [
+    ({"model": "bert"}, "tokenizer.ggml.model must be 'llama' or 'gpt2', not 'bert'"),
+    ({"pre": "klingon"}, "tokenizer.ggml.pre must be .*, not 'klingon'"),
+    ({"pre": 7}, "tokenizer.ggml.pre must be .*, not 7"),
+    ({"merges": None}, "must have tokenizer.ggml.tokens and merges"),
+    ({"merges": ["a b", "zz qq"]}, "must fit together"),
+    ({"token_type": [1]}, "must fit together"),
+    ({"tokens": ["a", "a"], "token_type": [1, 1]}, "must fit together"),
+])
+def test_gguf_with_a_tokenizer_that_cannot_be_used(byte_level, fields, message):
+    """It is refused when it is used, always with the same sentence."""
+    tokenizer = Tokenizer.from_gguf(byte_level_fields(byte_level, **fields))
+    stream = tokenizer.stream([1])
+    for use in (lambda: tokenizer.encode("a"), lambda: tokenizer.decode([1]), tokenizer.to_json, stream.flush):
+        with pytest.raises(HwgenError, match=message) as error:
+            use()
+        assert str(error.value) == tokenizer.problem and len(tokenizer.problem) < 250
+    assert readable(tokenizer) is None
+
+
+def test_a_damaged_file_is_refused_when_it_is_used(tmp_path, spaced):
+    path = tmp_path / "tokenizer.json"
+    for text, message in ((b"\xff{}", "must be UTF-8 text"), (b'{"version": ', "must be a tokenizer.json of")):
+        path.write_bytes(text)
+        tokenizer = Tokenizer.from_file(path)
+        with pytest.raises(HwgenError, match=message):
+            tokenizer.encode("a")
+        assert readable(tokenizer) is None
+    path.write_text(spaced.to_str())
+    tokenizer = Tokenizer.from_file(path)
+    assert readable(tokenizer) is tokenizer and tokenizer.encode("the cat") == spaced.encode("the cat").ids
 
 
 def test_a_prompt_is_never_cut_or_filled_up(spaced):

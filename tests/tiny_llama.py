@@ -70,30 +70,34 @@ def permuted(rows: np.ndarray, heads: int) -> np.ndarray:
     return per_head.swapaxes(1, 2).reshape(rows.shape)
 
 
-def write_gguf(model, path, *, encode=None, metadata=(), extra=None, drop=()):
+def write_gguf(model, path, *, encode=None, metadata=(), extra=None, drop=(), **options):
     """Writes `model`; `encode(name, array)` gives (array as stored, quantisation type) for a tensor.
 
-    `metadata` is a list of writer calls (method name, value); `extra` tensors are added, those in `drop` left out.
+    `metadata` is a list of writer calls (method name, value, ...); `extra` tensors are added, those in `drop` left out.
+    `options` are the writer's. Rows of q and k are permuted except in qwen2.
     """
-    config, writer = model.config, gguf.GGUFWriter(path, "llama")
+    config = model.config
+    architecture = "qwen2" if config.model_type == "qwen2" else "llama"
+    writer = gguf.GGUFWriter(path, architecture, **options)
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
     writer.add_feed_forward_length(config.intermediate_size)
     writer.add_head_count(config.num_attention_heads)
     writer.add_head_count_kv(config.num_key_value_heads)
-    writer.add_key_length(config.head_dim)
-    writer.add_value_length(config.head_dim)
-    writer.add_rope_dimension_count(config.head_dim)
+    head_dim = getattr(config, "head_dim", None) or config.hidden_size // config.num_attention_heads
+    writer.add_key_length(head_dim)
+    writer.add_value_length(head_dim)
+    writer.add_rope_dimension_count(head_dim)
     writer.add_layer_norm_rms_eps(config.rms_norm_eps)
     writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
-    for method, value in metadata:
-        getattr(writer, method)(value)
+    for method, *values in metadata:
+        getattr(writer, method)(*values)
     for name, array in (weights(model) | (extra or {})).items():
         if name in drop or (name == "lm_head.weight" and config.tie_word_embeddings):
             continue
         stored, kind = encode(name, array) if encode else (array, Type.F32)
-        if ".q_proj." in name or ".k_proj." in name:
+        if architecture == "llama" and (".q_proj." in name or ".k_proj." in name):
             stored = permuted(stored, config.num_attention_heads if ".q_" in name else config.num_key_value_heads)
         writer.add_tensor(gguf_name(name), np.ascontiguousarray(stored), raw_dtype=kind)
     writer.write_header_to_file()

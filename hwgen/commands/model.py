@@ -80,16 +80,14 @@ def reference(
 ) -> None:
     """Continue a prompt with the integer reference: what every chip of this model must answer."""
     from hwgen.reference import Reference
+    from hwgen.tokenizer import readable
 
     make_ids = ids_of(prompt, prompt_ids)
     graph = read_graph(model, context, allow_wrap)
     run = Reference(graph)
     ids = make_ids(graph.tokenizer)
     tokens = run.generate(ids, max_tokens)
-    text = _text(graph.tokenizer, tokens)
+    tokenizer = readable(graph.tokenizer)
+    text = None if tokenizer is None else tokenizer.decode(tokens)
     answer(json_, {"tokens": tokens, "text": text, "overflow": run.overflow},
-            str(tokens) if text is None else graph.tokenizer.decode(ids + tokens))
-
-
-def _text(tokenizer, tokens: list[int]) -> str | None:
-    return None if tokenizer is None else tokenizer.decode(tokens)
+            str(tokens) if text is None else tokenizer.decode(ids + tokens))

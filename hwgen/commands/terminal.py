@@ -81,6 +81,8 @@ def read_model(path: Path, *, weights: bool = True):
     loaded = load(path, weights=weights)
     for text in loaded.notes:
         note(text)
+    if weights and loaded.tokenizer is not None and loaded.tokenizer.problem:
+        note(f"text can be neither read nor written, only token ids: {loaded.tokenizer.problem}")
     return loaded
 
 
