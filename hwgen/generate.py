@@ -6,7 +6,7 @@ from pathlib import Path
 
 from hwgen.compiler.compile import CompiledChip, compile_chip
 from hwgen.design import Design
-from hwgen.emit.chip import chip_files
+from hwgen.emit.chip import ChipSpec, chip_files
 from hwgen.emit.constraints import constraints
 from hwgen.emit.write import write_folder
 from hwgen.images import listing, program_image, rom_image
@@ -43,11 +43,12 @@ def build_files(chip: CompiledChip, *, images: bool = True) -> dict[str, str | I
     files["manifest.json"] = json.dumps(numbers, indent=1) + "\n"
     width = chip.design.width
     for tile in range(chip.design.tiles):
-        name = f"tile_{tile % width}_{tile // width}"
-        files[f"program/{name}.s"] = listing(chip, tile)
+        place = tile % width, tile // width
+        program = ChipSpec.program_image(*place)
+        files[str(Path(program).with_suffix(".s"))] = listing(chip, tile)
         if images:
-            files[f"program/{name}.hex"] = program_image(chip, tile)
-            files[f"rom/{name}.hex"] = rom_image(chip, tile)
+            files[program] = program_image(chip, tile)
+            files[ChipSpec.rom_image(*place)] = rom_image(chip, tile)
     if tokenizer := readable(chip.graph.tokenizer):
         files["tokenizer.json"] = tokenizer.to_json()
     if images:

@@ -59,6 +59,7 @@ def manifest(chip: CompiledChip, files: list[str], images: bool) -> dict:
         "files": files,
         "constraints": "constraints.sdc",
         "images": images,
+        "memory_images": _image_entries(chip) if images else [],
         "width": design.width,
         "height": design.height,
         "flit_bits": design.flit_bits,
@@ -87,6 +88,21 @@ def manifest(chip: CompiledChip, files: list[str], images: bool) -> dict:
                     for cls, depths in zip(design.classes, chip.depths, strict=True)],
         "tiles": [_tile_entry(chip, t) for t in range(design.tiles)],
     }
+
+
+def _image_entries(chip: CompiledChip) -> list[dict]:
+    """Of every memory image its file, how many words it holds, and hexadecimal digits of a word."""
+    entries = []
+    for t, tile in enumerate(chip.tiles):
+        place, cls = _place(chip, t), tile.memory.cls
+        entries += [
+            {"file": ChipSpec.program_image(*place), "words": -(-len(tile.program) // cls.fetch),
+             "digits": cls.fetch * WIDTH // 4},
+            # the image of an empty ROM has a word, too
+            {"file": ChipSpec.rom_image(*place), "words": max(1, tile.memory.rom.used),
+             "digits": rom_word_bytes(cls.vlen, chip.graph.weights) * 2},
+        ]
+    return entries
 
 
 def _class_entry(cls, depths: Depths, weights: str) -> dict:

@@ -129,11 +129,13 @@ class ChipSpec:
         """What every part of the network is made with."""
         return {name: getattr(self, name) for name in NETWORK}
 
-    def rom_image(self, x: int, y: int) -> str:
+    @staticmethod
+    def rom_image(x: int, y: int) -> str:
         """Path of a tile's weight image, relative to the chip's folder."""
         return f"rom/tile_{x}_{y}.hex"
 
-    def program_image(self, x: int, y: int) -> str:
+    @staticmethod
+    def program_image(x: int, y: int) -> str:
         """Path of a tile's program image, relative to the chip's folder."""
         return f"program/tile_{x}_{y}.hex"
 
