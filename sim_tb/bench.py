@@ -23,9 +23,9 @@ from sim_tb.host import HostAgent
 
 @cocotb.test()
 async def bench(dut):
-    request = json.loads(Path(os.environ["BENCH_REQUEST"]).read_text())
-    manifest = json.loads(Path(os.environ["BENCH_MANIFEST"]).read_text())
-    with os.fdopen(int(os.environ["BENCH_REPORT_FD"]), "w", buffering=1) as reports:
+    request = json.loads(Path(os.environ["BENCH_REQUEST"]).read_text(encoding="utf-8"))
+    manifest = json.loads(Path(os.environ["BENCH_MANIFEST"]).read_text(encoding="utf-8"))
+    with os.fdopen(int(os.environ["BENCH_REPORT_FD"]), "w", buffering=1, encoding="utf-8") as reports:
         async for report in play(dut, manifest, request):
             print(json.dumps(report), file=reports)
 

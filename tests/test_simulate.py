@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -16,13 +17,47 @@ from hwgen.errors import HwgenError
 from hwgen.isa import ENDS
 from hwgen.simulate import simulate
 from hwgen.testbench import testbench_files as bench_files
+from sim_tb.workplace import cache_folder
 
+ROOT = Path(__file__).parent.parent
 PROMPT = [1, 2, 3]
+ODD = "-a b#c;d:e$f'g\"h%i \u00e9*j\nk\\l&m|n(o)"
+"""A folder's name with all that make, shells, compilers and loaders take for their own."""
+EXPORTED = {
+    "COCOTB_TEST_FILTER": "nothing", "COCOTB_TESTCASE": "nothing", "COCOTB_TEST_MODULES": "none",
+    "COCOTB_RANDOM_SEED": "nonsense", "COCOTB_LOG_LEVEL": "LOUD", "COCOTB_RESULTS_FILE": "/nowhere/results.xml",
+    "COCOTB_MAX_FAILURES": "-", "COCOTB_LIST_TESTS": "1", "COCOTB_PDB_ON_EXCEPTION": "1", "COCOTB_ATTACH": "600",
+    "COCOTB_TOPLEVEL": "none", "COCOTB_RESOLVE_X": "nonsense", "COCOTB_USER_COVERAGE": "1",
+    "GPI_USERS": "/nowhere/lib.so", "GPI_EXTRA": "/nowhere/lib.so:entry", "GPI_LOG_LEVEL": "LOUD", "GPI_DEBUG": "1",
+    "PYGPI_USERS": "none:none", "PYGPI_PYTHON_BIN": "/nowhere/python", "LIBPYTHON_LOC": "/nowhere/libpython.so",
+    "PYTHONWARNINGS": "error", "PYTHONPATH": "relative:/nowhere", "PYTHONSAFEPATH": "1", "PYTHONOPTIMIZE": "2",
+    "MAKEFLAGS": "-n", "MAKEFILES": "/nowhere/makefile", "VERILATOR_ROOT": "/nowhere", "VPATH": "/nowhere",
+    "CXX": "false", "CXXFLAGS": "-no-such-flag", "CPPFLAGS": "-no-such-flag", "LDFLAGS": "-no-such-flag",
+    "OBJCACHE": "false", "LANG": "de_DE.UTF-8", "IVERILOG_VPI_MODULE_PATH": "/nowhere",
+}
+"""Variables of users that once meant something to one of the tools."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def machine(tmp_path_factory):
+    """All of this in folders with odd names, in an environment of somebody who has seen a lot."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("machine")
+        cache = cache_folder().parent
+        cache.mkdir(parents=True, exist_ok=True)
+        (folder / f"cache {ODD}").symlink_to(cache)
+        (folder / f"tmp {ODD}").mkdir()
+        patch.setenv("XDG_CACHE_HOME", str(folder / f"cache {ODD}"))
+        patch.setenv("TMPDIR", str(folder / f"tmp {ODD}"))
+        patch.setattr(tempfile, "tempdir", None)
+        for name, value in EXPORTED.items():
+            patch.setenv(name, value)
+        yield folder
 
 
 @pytest.fixture(scope="module")
 def toy(tmp_path_factory):
-    return write_toy(tmp_path_factory.mktemp("chip") / "toy")
+    return write_toy(tmp_path_factory.mktemp("chip") / ODD)
 
 
 @pytest.fixture(params=["verilator", "icarus"])
@@ -30,9 +65,18 @@ def sim(request):
     return request.param
 
 
+def started(code, *arguments, **variables):
+    """A process of Python, told what to do."""
+    return subprocess.Popen(
+        [sys.executable, "-c", f"import sys; sys.path.insert(0, {str(ROOT)!r}); {code}", *map(str, arguments)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        env=os.environ | {name: str(value) for name, value in variables.items()},
+        preexec_fn=lambda: [signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGHUP)])
+
+
 def changed(toy, tmp_path, path, old, new):
     """An uncompiled copy of the toy with a piece of a file replaced."""
-    build = tmp_path / "toy"
+    build = tmp_path / ODD
     shutil.copytree(toy, build, ignore=shutil.ignore_patterns("sim"))
     text = (build / path).read_text()
     assert old in text
@@ -140,7 +184,7 @@ def test_verilog_that_no_simulator_takes(toy, tmp_path, sim):
     build = changed(toy, tmp_path, "rtl/tile_toy.v", "assign in_credit = ", "assign in_credit = = ")
     with pytest.raises(HwgenError, match=f"{sim} must accept the chip, but says: .*tile_toy.v"):
         simulate(build, sim=sim, prompt_ids=[1], max_tokens=1)
-    assert not list((build / "sim" / sim).iterdir())
+    assert not (build / "sim").exists()
 
 
 def test_chip_that_is_not_what_the_manifest_says(toy, tmp_path):
@@ -149,8 +193,8 @@ def test_chip_that_is_not_what_the_manifest_says(toy, tmp_path):
         simulate(build, sim="icarus", prompt_ids=[1], max_tokens=1)
 
 
-def test_missing_rom_image_is_an_error(toy, tmp_path):
-    build = changed(toy, tmp_path, "manifest.json", '"chip"', '"chip"')
+def test_missing_rom_image_is_an_error_of_the_chip_too(toy, tmp_path):
+    build = changed(toy, tmp_path, "manifest.json", '"memory_images"', '"no_images"')
     (build / "rom" / "toy.hex").unlink()
     with pytest.raises(HwgenError, match="ROM image rom/toy.hex cannot be read"):
         simulate(build, sim="icarus", prompt_ids=[1], max_tokens=1)
@@ -162,20 +206,23 @@ def test_chip_that_never_answers(tmp_path):
         simulate(build, sim="icarus", prompt_ids=[1], max_tokens=1, patience=1000)
 
 
-def test_interrupted_compilation_leaves_nothing(toy, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted_compilation_leaves_nothing(toy, tmp_path, number):
     build = changed(toy, tmp_path, "rtl/chip.v", "module chip", "// new\nmodule chip")
-    code = ("import sys; from pathlib import Path; from hwgen.simulate import simulate;"
-            "simulate(Path(sys.argv[1]), sim='verilator', prompt_ids=[1], max_tokens=1)")
+    request = tmp_path / "request.json"
+    request.write_text(json.dumps({"prompt_ids": [1], "max_tokens": 1}))
+    work = tmp_path / "work"
+    work.mkdir()
     # workers of the test runner and background jobs of a shell ignore interrupts, and children would inherit that
-    process = subprocess.Popen([sys.executable, "-c", code, str(build)], stderr=subprocess.PIPE, text=True,
-                               preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
-    folder = build / "sim" / "verilator"
-    while not list(folder.glob("partial_*/Vtop.mk")):
+    process = started("from sim_tb.run import main; sys.exit(main(['--sim', 'verilator', '--build', *sys.argv[1:]]))",
+                      build, request, TMPDIR=work)
+    while not list(work.glob("*/Vtop.mk")):
         assert process.poll() is None
         time.sleep(0.01)
-    process.send_signal(signal.SIGINT)
-    assert "KeyboardInterrupt" in process.communicate()[1]
-    assert list(folder.iterdir()) == []
+    process.send_signal(number)
+    assert process.communicate()[1] == ""
+    assert process.returncode == 130
+    assert list(work.iterdir()) == [] and not (build / "sim").exists()
 
 
 def test_emitted_testbench_runs_alone(toy, tmp_path):
@@ -185,9 +232,10 @@ def test_emitted_testbench_runs_alone(toy, tmp_path):
         (build / path).parent.mkdir(parents=True, exist_ok=True)
         (build / path).write_text(text)
     command = ["make", "-C", str(build / "tb"), "SIM=icarus", f"PYTHON={sys.executable}"]
-    run = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"PYTHONPATH": ""})
+    environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PYTHONPATH"))}
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert run.returncode == 0 and "20 10 25" in run.stdout, run.stderr
     wrong = request | {"expected": [1, 2, 3]}
     Path(build, "tb", "request.json").write_text(json.dumps(wrong))
-    run = subprocess.run(command, capture_output=True, text=True)
+    run = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert run.returncode and "Tokens must be [1, 2, 3], not [20, 10, 25]" in run.stderr

@@ -109,6 +109,7 @@ def write_toy(build: Path, *, delay: int = 200) -> Path:
         "top": "chip", "files": [f"rtl/{name}" for name in sorted(files)], "width": 1, "height": 1,
         "context": CONTEXT, "vocab": VOCAB, "signature": SIGNATURE, "registers": REGISTERS, "status_bits": STATUS_BITS,
         "counters": COUNTERS, "ends": ENDS,
+        "memory_images": [{"file": "rom/toy.hex", "words": VOCAB, "digits": 8}],
     }
     (build / "manifest.json").write_text(json.dumps(chip_manifest() | manifest))  # what no run reads is another chip's
     return build
