@@ -12,10 +12,10 @@ RESULTS = {"sim-verilator.json": SIMULATION, "sim-icarus.json": SIMULATION, "syn
 """Name of a result -> its format."""
 KEYS = {
     "manifest": {
-        "hwgen", "format", "top", "files", "constraints", "images", "width", "height", "flit_bits", "virtual_channels",
-        "buffer_flits", "routing", "multicast", "link_registers", "port_flits", "pipeline_stages", "streams",
-        "clock_mhz", "context", "vocab", "bos", "eos_ids", "signature", "weights", "mxfp4", "registers", "status_bits",
-        "counters", "ends", "model", "classes", "tiles"},
+        "hwgen", "format", "top", "files", "constraints", "images", "memory_images", "width", "height", "flit_bits",
+        "virtual_channels", "buffer_flits", "routing", "multicast", "link_registers", "port_flits", "pipeline_stages",
+        "streams", "clock_mhz", "context", "vocab", "bos", "eos_ids", "signature", "weights", "mxfp4", "registers",
+        "status_bits", "counters", "ends", "model", "classes", "tiles"},
     "classes": {
         "name", "fetch", "stations", "vlen", "lanes", "dmem_kib", "imem_kib", "wmem_kib", "vmem_rows", "xmem_words",
         "kvmem_words", "imem_words", "rom_words"},

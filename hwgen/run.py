@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from hwgen.build_folder import read_manifest, write_result
-from hwgen.errors import HwgenError
+from hwgen.errors import HwgenError, NotKept
 from hwgen.report import write_report
 from hwgen.simulate import simulate
 from hwgen.tokenizer import Tokenizer
@@ -16,7 +16,7 @@ def run(build: Path, *, sim: str, prompt_ids: Sequence[Callable[[Tokenizer | Non
 
     `prompt_ids`, one for each stream, make the ids with the build's tokenizer; `stream` gets the prompt and every piece
     of text as it appears, of several prompts a line each at the end. The result, and the timeline of a token, are also
-    kept in BUILD/sim-SIM.json and shown in BUILD/report.html.
+    kept in BUILD/sim-SIM.json and shown in BUILD/report.html. Raises NotKept where they cannot be.
     """
     build = Path(build)
     manifest = read_manifest(build)
@@ -43,10 +43,23 @@ def run(build: Path, *, sim: str, prompt_ids: Sequence[Callable[[Tokenizer | Non
         stream("\n".join(f"{number}: {_line(tokenizer, *both)}" for number, both in enumerate(
             zip(prompts, result["tokens"], strict=False))))
     result = {"sim": sim, "prompt_ids": ids, **result, "text": texts[0] if one or tokenizer is None else texts}
-    write_result(build, f"sim-{sim}.json", result)
-    write_report(build)
-    del result["timeline"]
+    try:
+        _keep(build, sim, result)
+    finally:
+        del result["timeline"]
     return result
+
+
+def _keep(build, sim, result):
+    """Write the result and the report. Raises NotKept with the result, whatever it is that goes wrong."""
+    try:
+        write_result(build, f"sim-{sim}.json", result)
+        write_report(build)
+    except HwgenError as error:
+        raise NotKept(error, result) from None
+    except Exception as error:
+        what = f"{type(error).__name__}: {error}"
+        raise NotKept(f"Report of the simulation must be written to {str(build)!r}, but: {what}", result) from error
 
 
 def _tokenizer(build: Path) -> Tokenizer | None:

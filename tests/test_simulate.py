@@ -194,7 +194,8 @@ def test_chip_that_is_not_what_the_manifest_says(toy, tmp_path):
 
 
 def test_missing_rom_image_is_an_error_of_the_chip_too(toy, tmp_path):
-    build = changed(toy, tmp_path, "manifest.json", '"memory_images"', '"no_images"')
+    listed = '[{"file": "rom/toy.hex", "words": 32, "digits": 8}]'
+    build = changed(toy, tmp_path, "manifest.json", listed, "[]")
     (build / "rom" / "toy.hex").unlink()
     with pytest.raises(HwgenError, match="ROM image rom/toy.hex cannot be read"):
         simulate(build, sim="icarus", prompt_ids=[1], max_tokens=1)

@@ -75,18 +75,32 @@ def sim(
     json_: Json = False,
 ) -> None:
     """Simulate the chip through its AXI ports, with a prompt for each stream; the text of one appears as it comes."""
+    from hwgen.build_folder import read_manifest
     from hwgen.run import run
 
     ids = ids_of_streams(prompt, prompt_ids)
+    read_manifest(build)
+    _say_unless_kept(build)
     with _stages() as stage:
-        result = run(build, sim=sim, prompt_ids=ids, max_tokens=max_tokens, stream=None if json_ else _print_piece,
-                     on_stage=stage)
+        result, failure = result_of(lambda: run(
+            build, sim=sim, prompt_ids=ids, max_tokens=max_tokens, stream=None if json_ else _print_piece,
+            on_stage=stage))
     if json_:
         print(json.dumps(result))
     else:
         tokens = result["tokens"]
         count = sum(map(len, tokens)) if len(ids) > 1 else len(tokens)
         print(f"\n{count} tokens, {result['cycles']} cycles", file=sys.stderr)
+    if failure:
+        raise failure
+
+
+def _say_unless_kept(build: Path):
+    """A note before the work whose result can only be printed."""
+    from hwgen.build_folder import why_unwritable
+
+    if why := why_unwritable(build):
+        note(f"the result will be printed only, as {build} cannot be written: {why}")
 
 
 @contextlib.contextmanager
@@ -112,12 +126,11 @@ def synth(
     json_: Json = False,
 ) -> None:
     """Synthesise every distinct module with Yosys and print a table of cells."""
-    from hwgen.build_folder import read_manifest, why_unwritable
+    from hwgen.build_folder import read_manifest
     from hwgen.synth import as_table, synthesise
 
     read_manifest(build)
-    if why := why_unwritable(build):
-        note(f"the result will be printed only, as {build} cannot be written: {why}")
+    _say_unless_kept(build)
     with step("synthesising"):
         modules, failure = result_of(lambda: synthesise(build, liberty))
     if json_:
