@@ -2,7 +2,9 @@
 
 import io
 import os
+import shutil
 import sys
+import tempfile
 import warnings
 from contextlib import suppress
 
@@ -11,9 +13,17 @@ class StdoutClosed(BaseException):
     """Nobody reads standard output any more: the end, quietly, of whatever is under way."""
 
 
+NARROWEST = 60
+"""Columns that a terminal has for us at least: below, words and numbers would be cut."""
+
+
 def prepare() -> None:
     """Call this first: before other modules are imported, which may warn."""
     _forget_warnings()
+    with suppress(OSError):  # tools that children start ask nobody else
+        os.environ["TMPDIR"] = tempfile.gettempdir()
+    if shutil.get_terminal_size().columns < NARROWEST:
+        os.environ["COLUMNS"] = str(NARROWEST)
     _fill_closed()
     sys.stdout = sys.__stdout__ = _rewrapped(sys.stdout, 1, _Stdout)
     sys.stderr = sys.__stderr__ = _rewrapped(sys.stderr, 2, _Stderr)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
 from hwgen.commands.terminal import (
     AllowWrap,
@@ -25,6 +24,7 @@ from hwgen.commands.terminal import (
     read_graph,
     read_model,
     result_of,
+    show,
     step,
 )
 
@@ -136,6 +136,6 @@ def synth(
     if json_:
         print(json.dumps({"modules": modules}))
     else:
-        Console().print(as_table(modules))
+        show(as_table(modules))
     if failure:
         raise failure

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 
-from hwgen.commands.terminal import Force, Json, answer, app, numbers, progress, step
+from hwgen.commands.terminal import Force, Json, answer, app, numbers, progress, show, step
 from hwgen.errors import HwgenError
 
 
@@ -94,6 +93,6 @@ def noc_bench(
     if json_:
         print(json.dumps(result))
     else:
-        Console().print(*as_tables(result))
+        show(*as_tables(result))
     if failure:
         raise failure

@@ -41,6 +41,16 @@ def answer(as_json: bool, values: dict, text: str):
     print(json.dumps(finite) if as_json else text)
 
 
+def show(*tables):
+    """Print rich tables, as wide as they are, whatever the terminal: a number is never cut."""
+    from rich.measure import Measurement
+
+    console = Console()
+    anything = console.options.update(max_width=1000)
+    console.width = max(console.width, *(Measurement.get(console, anything, table).maximum for table in tables))
+    console.print(*tables)
+
+
 def result_of(run: Callable):
     """(what `run` returns, None), or (the result that it could not keep, the error to raise when that is printed)."""
     try:

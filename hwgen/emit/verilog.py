@@ -143,6 +143,7 @@ _modules, _passes = {}, ""
 def _start_worker():
     # an interrupt is the parent's business, which ends its workers
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     gc.disable()
 
