@@ -1,8 +1,9 @@
 """Exact changes of a layer's folded float weights that make its vectors round better.
 
 A rotary pair of keys may be scaled against that of its queries, a value head against the columns of o, the rows of up
-against the columns of down: the layer computes the same function, but rounds other numbers. (Turning a pair is exact
-too and halves the error of keys, but mixes rows of unlike size, and rounding those loses as much.)
+against the columns of down, and the channels of the residual may stand in any order: the model computes the same
+function, but rounds other numbers. (Turning a pair is exact too and halves the error of keys, but mixes rows of unlike
+size, and rounding those loses as much.)
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ _HOPELESS = 1e15
 _QUERIES = 512
 _STEPS = np.arange(-8, 9) / 8
 _PHASES = np.arange(16) / 16
+_LEAST = 1e-6
 _TARGET = 32.0
 """Peak of values and of `up`: far above the Q19.12 grain, far below its limit."""
 
@@ -94,14 +96,32 @@ def centre_values(config: ModelConfig, folded: dict, peak: np.ndarray, context: 
     return scale
 
 
-def centre_up(folded: dict, peak: float) -> float:
-    """Scales the rows of up by a power of two against the columns of down, in place; returns the scale."""
-    scale = np.float32(_power_towards(_TARGET, np.float64(peak)))
+def scale_up(folded: dict, up: np.ndarray, h: np.ndarray) -> np.ndarray:
+    """Scales the rows of up against the columns of down, in place; returns the scale of each channel [ffn].
+
+    `up` [ffn]: largest magnitude of each channel; `h` [ffn]: root mean square of each channel of silu(gate) * up. A
+    block of h rounds to the grain of its largest channel, and so does a block of down: the scale makes a channel as
+    large in the one, beside its fellows, as in the other. Without it a single channel may cost all others their bits.
+    """
+    columns = np.linalg.norm(folded["down"].astype(np.float64), axis=0)
+    log = (np.log2(_positive(columns, _LEAST)) - np.log2(_positive(h.astype(np.float64), _LEAST))) / 2
+    even = np.exp2(np.clip(log - np.median(log), -20, 20))
+    scale = (even * _power_towards(_TARGET, (up * even).max())).astype(np.float32)
     for key in ("up", "up_bias"):
         if key in folded:
-            folded[key] = folded[key] * scale
+            folded[key] = (folded[key].T * scale).T
     folded["down"] = folded["down"] / scale
-    return float(scale)
+    return scale
+
+
+def channel_order(columns: np.ndarray) -> np.ndarray:
+    """The channels of the residual, in falling order of what reads them.
+
+    `columns` [matrices, hidden]: norm of each channel's column in every matrix that reads the normalised residual. In
+    most models the smallest columns belong to the few channels that are much larger than all others: they come to lie
+    in one block, together with channels that hardly matter, and no longer spoil the grain of many.
+    """
+    return np.argsort(-np.log2(np.maximum(columns, np.finfo(np.float32).tiny)).mean(0), kind="stable")
 
 
 def _power_towards(target: float, peak: np.ndarray) -> np.ndarray:
@@ -112,9 +132,10 @@ def _power_towards(target: float, peak: np.ndarray) -> np.ndarray:
     return np.exp2(np.clip(exponent, -20, 20))
 
 
-def _positive(values: np.ndarray) -> np.ndarray:
+def _positive(values: np.ndarray, least: float = 1e-3) -> np.ndarray:
+    """`values`, none below `least` times the largest; ones where there is none."""
     most = values.max(initial=0)
-    return np.maximum(values, most * 1e-3) if most > 0 else np.ones_like(values)
+    return np.maximum(values, most * least) if most > 0 else np.ones_like(values)
 
 
 def _grain(peak):

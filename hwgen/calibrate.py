@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import groupby
+
 import numpy as np
 
 from hwgen.errors import HwgenError
@@ -9,25 +11,29 @@ from hwgen.float_model import FloatModel, logits, sample
 
 _TOKENS = 1 << 13
 _SAMPLES = 512
-_WORK = 1 << 31
+_WORK = 1 << 37
 """Multiply-adds that self-generated text may cost, a bound on how many tokens are drawn from a large model."""
 
 
 class Statistics:
     """Of vectors by name, as `float_model.logits` observes them.
 
-    `peak`: name -> largest magnitude of each channel; `samples`: name of queries and keys after RoPE -> one position in
-    `stride`, [N, heads, head_dim].
+    `peak`: name -> largest magnitude of each channel; `rms`: root of its mean square; `samples`: name of queries and
+    keys after RoPE -> one position in `stride`, [N, heads, head_dim].
     """
 
     def __init__(self, stride: int = 1):
         self.peak: dict[str, np.ndarray] = {}
+        self._squares: dict[str, np.ndarray] = {}
+        self._positions: dict[str, int] = {}
         self._samples: dict[str, list[np.ndarray]] = {}
         self._stride = stride
 
     def observe(self, name: str, array: np.ndarray):
         """Takes one more part [B, T, channels...]."""
         self.peak[name] = np.maximum(self.peak.get(name, 0), np.abs(array).max((0, 1)))
+        self._squares[name] = self._squares.get(name, 0) + np.square(array, dtype=np.float64).sum((0, 1))
+        self._positions[name] = self._positions.get(name, 0) + array.shape[0] * array.shape[1]
         if name.endswith((".q", ".k")):
             # Not the first position: BOS has a key like no other.
             part = array[:, min(self._stride // 2, array.shape[1] - 1) :: self._stride]
@@ -36,6 +42,10 @@ class Statistics:
     def samples(self, name: str) -> np.ndarray:
         """Sampled vectors of `name`, [N, heads, head_dim]."""
         return np.concatenate(self._samples[name])
+
+    def rms(self, name: str) -> np.ndarray:
+        """Root of the mean square of each channel of `name`."""
+        return np.sqrt(self._squares[name] / self._positions[name])
 
     def most(self, name: str) -> float:
         """Largest magnitude over all channels."""
@@ -47,8 +57,9 @@ def calibrate(model: FloatModel, context: int, calibration=None, seed: int = 0) 
     with np.errstate(over="ignore", invalid="ignore"):  # said below in words
         sequences = calibration_tokens(model, context, calibration, seed)
         statistics = Statistics(-(-sum(map(len, sequences)) // _SAMPLES))
-        for sequence in sequences:
-            logits(model, sequence[None], statistics.observe)
+        # weights are read once for all sequences of one length
+        for _, alike in groupby(sequences, len):
+            logits(model, np.stack(list(alike)), statistics.observe)
     broken = [name for name, peak in statistics.peak.items() if not np.isfinite(peak).all()]
     if broken:
         raise HwgenError(f"Model's values must stay finite in float32, but {broken[0]} does not on calibration text")

@@ -10,11 +10,11 @@ import numpy as np
 from hwgen.arithmetic import tables
 from hwgen.arithmetic.mx import BLOCK, ELEMENT_FRACTION, SCALE_BIAS, Mx, quantize_float
 from hwgen.arithmetic.mxfp4 import FORMATS, quantize_mxfp4
-from hwgen.balance import centre_up, centre_values, pair_scales, scale_pairs
+from hwgen.balance import centre_values, channel_order, pair_scales, scale_pairs, scale_up
 from hwgen.calibrate import Statistics, calibrate
 from hwgen.errors import HwgenError
 from hwgen.float_model import FloatModel
-from hwgen.fold import fold_layer, gain_factor, group_rows, pair_order
+from hwgen.fold import fold_layer, gain_factor, group_rows, pair_order, reading_columns, reorder
 from hwgen.integer_graph import MATRICES, IntegerGraph, LayerGraph, biased, norm_epsilon, norm_exponent
 from hwgen.model_config import ModelConfig
 from hwgen.ranges import check_window
@@ -39,6 +39,7 @@ def quantize(model: FloatModel, *, weights: str = "mxint8", head: str = "mxint8"
     config = model.config
     mxfp4 = narrow_matrices(config, weights, head)
     context = check_context(config, context)
+    model = reorder(model, channel_order(reading_columns(model)))
     statistics = calibrate(model, context, calibration, seed)
     layers, seen = [], {"logits": statistics.most("logits")}
     for i in range(config.layers):
@@ -134,7 +135,7 @@ def _layer(config: ModelConfig, weights: dict, statistics: Statistics, i: int, c
     peak = {name: statistics.peak[f"{i}.{name}"] for name in _OBSERVED}
     q, k = _balance_scores(config, folded, *(statistics.samples(f"{i}.{name}") for name in "qk"), peak)
     value_scale = centre_values(config, folded, peak["v"].max(-1), context)
-    up_scale = centre_up(folded, peak["up"].max())
+    up_scale = scale_up(folded, peak["up"], statistics.rms(f"{i}.h"))
     check_finite({f"{i}.{name}": array for name, array in folded.items()})
     att = peak["att"].reshape(config.kv_heads, -1).max(-1) * value_scale
     unit, limit = 1 / float(gain_factor(config)), norm_frac_limit(config)
@@ -150,9 +151,9 @@ def _layer(config: ModelConfig, weights: dict, statistics: Statistics, i: int, c
         q_frac=exponent(q.max(), 26 - FRAC_MAX, 26), k_frac=exponent(k.max(), 26 - FRAC_MAX, 26),
         att_frac=exponent(att.max(), -FRAC_MAX, 28),
         ffn_norm_frac=exponent(peak["ffn_normed"].max() * unit, -FRAC_MAX, limit),
-        silu_frac=silu_frac, h_frac=exponent(peak["h"].max() * up_scale, h_low, h_high))
+        silu_frac=silu_frac, h_frac=exponent((peak["h"] * up_scale).max(), h_low, h_high))
     value = (peak["v"].max(-1) * value_scale).max()
-    seen = {"qkv": max(q.max(), k.max(), value), "up": peak["up"].max() * up_scale, "sum of values": context * value,
+    seen = {"qkv": max(q.max(), k.max(), value), "up": (peak["up"] * up_scale).max(), "sum of values": context * value,
             "scores": _score_peak(q, k), **{name: peak[name].max() for name in ("o", "gate", "down")}}
     return layer, {name: float(value) for name, value in seen.items()}
 

@@ -9,12 +9,12 @@ from random_model import SHAPES, random_model
 
 from hwgen.arithmetic import tables
 from hwgen.arithmetic.mxfp4 import is_mxfp4
-from hwgen.balance import centre_up, centre_values, pair_scales, scale_pairs
+from hwgen.balance import centre_values, channel_order, pair_scales, scale_pairs, scale_up
 from hwgen.calibrate import calibration_tokens
 from hwgen.errors import HwgenError
 from hwgen.evaluate import evaluate
 from hwgen.float_model import logits, sample
-from hwgen.fold import fold_layer, group_rows
+from hwgen.fold import fold_layer, group_rows, reading_columns, reorder
 from hwgen.integer_graph import MATRICES
 from hwgen.load import load
 from hwgen.quantize import bias_block, check_context, exponent, matrix, quantize, rope_table
@@ -52,12 +52,48 @@ def test_balancing_changes_no_function(shape):
     peaks = np.exp2(random.integers(-9, 9, groups))
     values = centre_values(config, folded, peaks, 512)
     assert np.all((values * peaks > 16) & (values * peaks <= 32))
-    assert centre_up(folded, 0.01) == 2048
+    up_peak, h = np.exp2(random.integers(-9, 9, (2, config.ffn)))
+    scale = scale_up(folded, up_peak, h)
+    assert 16 < (scale * up_peak).max() <= 32
     after = scores_and_values(config, folded, y)
     np.testing.assert_allclose(after[0], before[0], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(after[1], before[1], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose((y @ folded["up"].T + folded.get("up_bias", 0)) @ folded["down"].T, up, rtol=1e-4,
                                atol=1e-4)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_the_order_of_the_residual_changes_no_function(shape):
+    model = random_model(shape)
+    columns = reading_columns(model)
+    assert columns.shape == (2 * model.config.layers + 1, model.config.hidden)
+    order = channel_order(columns)
+    turned = reorder(model, order)
+    assert sorted(order) == list(range(model.config.hidden))
+    assert not np.array_equal(turned.tensors["embed"], model.tensors["embed"])
+    tokens = sample(model, 2, 20, seed=0)
+    np.testing.assert_allclose(logits(turned, tokens), logits(model, tokens), rtol=1e-3, atol=1e-3)
+
+
+def test_channels_that_are_read_weakly_lie_together():
+    columns = np.ones((3, 64))
+    columns[:, [5, 40]] = 1e-3, 0
+    assert channel_order(columns)[-2:].tolist() == [5, 40]
+
+
+def test_a_channel_that_once_outlies_all_others_does_not_cost_them_their_bits():
+    random = np.random.default_rng(0)
+    h, down = random.standard_normal((200, 64)), random.standard_normal((16, 64))
+    h[0, 9] *= 1e5
+    folded = {"up": np.ones((64, 8)), "down": down.copy()}
+    scale = scale_up(folded, np.abs(h).max(0), np.sqrt(np.square(h).mean(0)))
+
+    def error(vectors, matrix):
+        frac = exponent(np.abs(vectors).max(), -63, 63)
+        got = np.rint(np.ldexp(vectors, frac)) @ np.ldexp(matrix, -frac).T
+        return np.square(got - h @ down.T)[1:].mean()
+
+    assert error(h * scale, folded["down"]) < error(h, down) / 20
 
 
 def test_pair_scales_even_out_an_outlying_pair():
