@@ -119,6 +119,27 @@ def test_finished_nodes_of_another_run_are_not_taken_up(change, tmp_path, monkey
         [explore_small(nodes="28,7", output=tmp_path / "run", **options) for options in ({}, change)]
 
 
+def test_a_folder_that_is_there_keeps_its_finished_nodes_within(tmp_path, monkeypatch):
+    """As where nothing can be written beside it: a mount point, or an own folder in somebody else's."""
+    folder, searched = tmp_path / "run", []
+
+    def stop_at_7(problem, *arguments, **options):
+        searched.append(problem.scenario.nm)
+        if searched == [28, 7]:
+            raise KeyboardInterrupt
+        return search(problem, None, 64, seed=0)
+
+    monkeypatch.setattr(explore.command, "search", stop_at_7)
+    folder.mkdir()
+    identity = folder.stat().st_ino
+    with pytest.raises(KeyboardInterrupt):
+        explore_small(nodes="28,7", output=folder)
+    assert len(list(folder.glob(".hwgen-nodes/28-*.pt"))) == 1
+    explore_small(nodes="28,7", output=folder)  # it counts as empty
+    assert searched == [28, 7, 7] and folder.stat().st_ino == identity
+    assert [p.name for p in tmp_path.iterdir()] == ["run"] and not list(folder.glob(".hwgen-*"))
+
+
 WRONG_PARTS = {
     "no scores": lambda saved: {k: v for k, v in saved.items() if k != "scores"},
     "short outcomes": lambda saved: saved | {"outcomes": saved["outcomes"][:-1]},

@@ -1,5 +1,6 @@
 """The Q file: round trip, same bytes, damage; and graphs of sizes alone."""
 
+import os
 from dataclasses import replace
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 from random_model import SHAPES, random_model
 
 from hwgen.errors import HwgenError
-from hwgen.integer_graph import MATRICES, IntegerGraph, is_graph_file, shape_only
+from hwgen.integer_graph import MATRICES, IntegerGraph, check_graph_output, is_graph_file, shape_only
 from hwgen.quantize import quantize
 
 
@@ -96,3 +97,16 @@ def test_a_failed_save_leaves_nothing(graph, tmp_path, monkeypatch):
     with pytest.raises(HwgenError, match="^Output must be writable, not .*q': disk full$"):
         graph.save(tmp_path / "q")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_where_a_graph_can_be_written_is_found_out_before_the_work(tmp_path):
+    with pytest.raises(HwgenError, match="^Output must be in a writable folder, not '/proc/a.q': "):
+        check_graph_output("/proc/a.q")
+    graph = quantize(random_model("odd sizes"), context=16)
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to("disk/a.q")
+    for _ in range(2):  # new, then there
+        check_graph_output(tmp_path / "link")
+        graph.save(tmp_path / "link")
+        assert (tmp_path / "link").is_symlink() and IntegerGraph.load(tmp_path / "disk/a.q").context == 16
+    assert sorted(os.listdir(tmp_path)) == ["disk", "link"] and os.listdir(tmp_path / "disk") == ["a.q"]

@@ -3,10 +3,13 @@
 import json
 
 import pytest
+from random_model import random_model
 
+from explore.command import explore
 from explore.program_shape import program_shape
 from explore.workload import read_workload, shipped_workloads
 from hwgen.errors import HwgenError
+from hwgen.quantize import quantize
 
 PARAMETERS = {
     "llama-3.1-8b": 8_030_261_248, "llama-3.2-1b": 1_235_814_400, "smollm2-135m": 134_515_008,
@@ -108,3 +111,20 @@ def test_bad_configs_are_refused(tmp_path, change, message):
 def test_an_unknown_name_lists_the_known_ones():
     with pytest.raises(HwgenError, match="or one of llama-3.1-8b, .*, not 'gpt-5'"):
         read_workload("gpt-5")
+
+
+def test_formats_and_context_of_a_q_file_are_facts_of_it(tmp_path):
+    for name, formats in (("wide", {}), ("narrow", {"weights": "mxfp4"}), ("head", {"head": "mxfp4"})):
+        quantize(random_model("odd sizes"), context=16, **formats).save(tmp_path / name)
+        own = {"weights": "mxint8", "head": "mxint8"} | formats
+        workload = read_workload(tmp_path / name)
+        assert (read_workload(tmp_path / name, **own), workload.context) == (workload, 16)
+        for part, other in (("weights", "head"), ("head", "weights")):
+            asked = {"mxint8": "mxfp4", "mxfp4": "mxint8"}[own[part]]
+            sentence = f"^--{part} must be {own[part]}, as .*{name} was quantised with, not {asked}$"
+            for also in ({}, {other: own[other]}):
+                with pytest.raises(HwgenError, match=sentence):
+                    read_workload(tmp_path / name, **{part: asked}, **also)
+        for context in (8, 17):
+            with pytest.raises(HwgenError, match=f"^Context must be 16, as .*{name} was quantised for, not {context}$"):
+                explore(str(tmp_path / name), nm=28, goal="low-power", context=context)
