@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import groupby
 
 import numpy as np
@@ -52,10 +53,14 @@ class Statistics:
         return float(np.max(self.peak[name]))
 
 
-def calibrate(model: FloatModel, context: int, calibration=None, seed: int = 0) -> Statistics:
-    """Runs the float model over calibration tokens: a text, token ids [B, T] or [T], or None for text of its own."""
+def calibrate(model: FloatModel, context: int, calibration=None, seed: int = 0,
+              on_step: Callable[[int], None] = lambda position: None) -> Statistics:
+    """Runs the float model over calibration tokens: a text, token ids [B, T] or [T], or None for text of its own.
+
+    `on_step` is called for every position of text that is drawn.
+    """
     with np.errstate(over="ignore", invalid="ignore"):  # said below in words
-        sequences = calibration_tokens(model, context, calibration, seed)
+        sequences = calibration_tokens(model, context, calibration, seed, on_step)
         statistics = Statistics(-(-sum(map(len, sequences)) // _SAMPLES))
         # weights are read once for all sequences of one length
         for _, alike in groupby(sequences, len):
@@ -66,13 +71,14 @@ def calibrate(model: FloatModel, context: int, calibration=None, seed: int = 0) 
     return statistics
 
 
-def calibration_tokens(model: FloatModel, context: int, calibration=None, seed: int = 0) -> list[np.ndarray]:
+def calibration_tokens(model: FloatModel, context: int, calibration=None, seed: int = 0,
+                       on_step: Callable[[int], None] = lambda position: None) -> list[np.ndarray]:
     """Sequences of at most `context` token ids."""
     if calibration is None:
         size = max(256, min(_TOKENS, _WORK // model.config.parameters()))
         length = min(context, 256)
         # Another stream than evaluation's
-        return list(sample(model, max(1, size // length), length, seed=(1 << 32) + seed))
+        return list(sample(model, max(1, size // length), length, seed=(1 << 32) + seed, on_step=on_step))
     if isinstance(calibration, str):
         if model.tokenizer is None:
             raise HwgenError("Calibration text needs a tokenizer, and the model has none")

@@ -132,14 +132,19 @@ class FloatDecoder:
         return append
 
 
-def sample(model: FloatModel, batch: int, length: int, *, seed: int, temperature: float = 1.0) -> np.ndarray:
-    """Token ids [batch, length] drawn from the model; each row starts with BOS, or a random id if there is none."""
+def sample(model: FloatModel, batch: int, length: int, *, seed: int, temperature: float = 1.0,
+           on_step: Callable[[int], None] = lambda position: None) -> np.ndarray:
+    """Token ids [batch, length] drawn from the model; each row starts with BOS, or a random id if there is none.
+
+    `on_step` is called before every position after the first.
+    """
     random = np.random.default_rng(seed)
     tokens = np.empty((batch, length), np.int64)
     bos = model.config.bos
     tokens[:, 0] = random.integers(model.config.vocab, size=batch) if bos is None else bos
     decoder = FloatDecoder(model, batch, length)
     for t in range(length - 1):
+        on_step(t)
         # Gumbel's trick: the largest of logits + noise is a draw from their softmax.
         noise = random.gumbel(size=(batch, model.config.vocab))
         tokens[:, t + 1] = np.argmax(decoder.step(tokens[:, t]) / temperature + noise, axis=1)

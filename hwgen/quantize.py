@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -24,7 +25,47 @@ DEFAULT_CONTEXT = 512
 HEADROOM = 2.0
 """Largest vector value the exponents leave room for, over the largest that calibration saw."""
 FRAC_MAX = 63
+
+OnProgress = Callable[[str, int, int], None]
+"""Called with what is under way, how much of it is done, and of how much."""
+
+
+def unwatched(what: str, done: int, total: int):
+    """Progress that nobody watches."""
+
+
 _OBSERVED = ("attn_normed", "q", "k", "v", "att", "o", "ffn_normed", "gate", "up", "silu", "h", "down")
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A float model ready to be rounded: the same function, with the residual's channels in order, and its statistics.
+
+    `context`: the positions that a graph of it is for.
+    """
+
+    model: FloatModel
+    context: int
+    statistics: Statistics
+
+    def layer(self, i: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+        """Layer i's weights as they are rounded, and what its vectors reach.
+
+        Weights: qkv (group-major), o, gate, up, down and their `_bias`, float32. Vectors: largest magnitudes, as
+        calibration saw them, in the units of these weights.
+        """
+        config, statistics = self.model.config, self.statistics
+        return _rewrite(config, self.model.layer(i), statistics, i, self.context)
+
+
+def prepare(model: FloatModel, *, context: int | None = None, calibration=None, seed: int = 0,
+            on_progress: OnProgress = unwatched) -> Prepared:
+    """Orders and calibrates a model; see `quantize`."""
+    context = check_context(model.config, context)
+    on_progress("calibrating", 0, context)
+    model = reorder(model, channel_order(reading_columns(model)))
+    statistics = calibrate(model, context, calibration, seed, lambda t: on_progress("calibrating", t, context))
+    return Prepared(model, context, statistics)
 
 
 def quantize(model: FloatModel, *, weights: str = "mxint8", head: str = "mxint8", context: int | None = None,
@@ -36,16 +77,24 @@ def quantize(model: FloatModel, *, weights: str = "mxint8", head: str = "mxint8"
     itself writes (`seed`). Raises HwgenError where a sum could leave Q19.12 and calibration does not show four times
     the room, unless `allow_wrap`.
     """
+    narrow_matrices(model.config, weights, head)
+    prepared = prepare(model, context=context, calibration=calibration, seed=seed)
+    return rounded(prepared, weights=weights, head=head, allow_wrap=allow_wrap)
+
+
+def rounded(prepared: Prepared, *, weights: str = "mxint8", head: str = "mxint8", allow_wrap: bool = False,
+            on_progress: OnProgress = unwatched) -> IntegerGraph:
+    """The integer graph of a prepared model; see `quantize`."""
+    model, context, statistics = prepared.model, prepared.context, prepared.statistics
     config = model.config
     mxfp4 = narrow_matrices(config, weights, head)
-    context = check_context(config, context)
-    model = reorder(model, channel_order(reading_columns(model)))
-    statistics = calibrate(model, context, calibration, seed)
     layers, seen = [], {"logits": statistics.most("logits")}
     for i in range(config.layers):
-        layer, products = _layer(config, model.layer(i), statistics, i, context, mxfp4)
-        layers.append(layer)
-        seen |= {f"{i}.{name}": value for name, value in products.items()}
+        on_progress("quantising", i, config.layers)
+        folded, reach = prepared.layer(i)
+        check_finite({f"{i}.{name}": array for name, array in folded.items()})
+        layers.append(_round_layer(config, folded, reach, mxfp4))
+        seen |= {f"{i}.{name}": value for name, value in _largest_sums(reach, context).items()}
         following = f"{i + 1}.attn_in" if i + 1 < config.layers else "final_in"
         seen[f"{i}.residual"] = max(statistics.most(name) for name in (f"{i}.attn_in", f"{i}.ffn_in", following))
     embed = quantize_mxfp4 if "embed" in mxfp4 else quantize_float
@@ -128,34 +177,47 @@ def check_finite(tensors: Mapping[str, np.ndarray]):
 
 
 @np.errstate(over="ignore", invalid="ignore")  # said in words by check_finite
-def _layer(config: ModelConfig, weights: dict, statistics: Statistics, i: int, context: int,
-           mxfp4: frozenset[str]) -> tuple[LayerGraph, dict]:
-    """Layer i of the graph, and by matrix the largest product that calibration saw."""
+def _rewrite(config: ModelConfig, weights: dict, statistics: Statistics, i: int, context: int) -> tuple[dict, dict]:
+    """See `Prepared.layer`."""
     folded = fold_layer(config, weights)
-    peak = {name: statistics.peak[f"{i}.{name}"] for name in _OBSERVED}
-    q, k = _balance_scores(config, folded, *(statistics.samples(f"{i}.{name}") for name in "qk"), peak)
-    value_scale = centre_values(config, folded, peak["v"].max(-1), context)
-    up_scale = scale_up(folded, peak["up"], statistics.rms(f"{i}.h"))
-    check_finite({f"{i}.{name}": array for name, array in folded.items()})
-    att = peak["att"].reshape(config.kv_heads, -1).max(-1) * value_scale
-    unit, limit = 1 / float(gain_factor(config)), norm_frac_limit(config)
-    silu_frac = exponent(peak["silu"].max(), 28 - FRAC_MAX, 28)
+    reach = {name: statistics.peak[f"{i}.{name}"] for name in _OBSERVED}
+    q, k = _balance_scores(config, folded, *(statistics.samples(f"{i}.{name}") for name in "qk"), reach)
+    value_scale = centre_values(config, folded, reach["v"].max(-1), context)
+    up_scale = scale_up(folded, reach["up"], statistics.rms(f"{i}.h"))
+    unit = 1 / float(gain_factor(config))
+    reach |= {
+        "q": q, "k": k, "v": reach["v"].max(-1) * value_scale,
+        "att": reach["att"].reshape(config.kv_heads, -1).max(-1) * value_scale,
+        "up": reach["up"] * up_scale, "h": reach["h"] * up_scale,
+        "attn_normed": reach["attn_normed"] * unit, "ffn_normed": reach["ffn_normed"] * unit,
+    }
+    for end in ("", "_bias"):
+        if f"q{end}" in folded:
+            folded[f"qkv{end}"] = group_rows(config, *(folded.pop(f"{name}{end}") for name in "qkv"))
+    return folded, reach
+
+
+def _round_layer(config: ModelConfig, folded: dict, reach: dict, mxfp4: frozenset[str]) -> LayerGraph:
+    """A layer of the graph from its weights and what its vectors reach."""
+    limit = norm_frac_limit(config)
+    silu_frac = exponent(reach["silu"].max(), 28 - FRAC_MAX, 28)
     h_low, h_high = max(-FRAC_MAX, 12 + silu_frac - FRAC_MAX), min(FRAC_MAX, 12 + silu_frac)
-    biases = [folded.get(f"{name}_bias") for name in "qkv"]
-    layer = LayerGraph(
-        qkv=matrix(group_rows(config, *(folded[name] for name in "qkv")),
-                   None if biases[0] is None else group_rows(config, *biases), mxfp4="qkv" in mxfp4),
-        **{name: matrix(folded[name], folded.get(f"{name}_bias"), mxfp4=name in mxfp4)
-           for name in ("o", "gate", "up", "down")},
-        attn_norm_frac=exponent(peak["attn_normed"].max() * unit, -FRAC_MAX, limit),
-        q_frac=exponent(q.max(), 26 - FRAC_MAX, 26), k_frac=exponent(k.max(), 26 - FRAC_MAX, 26),
-        att_frac=exponent(att.max(), -FRAC_MAX, 28),
-        ffn_norm_frac=exponent(peak["ffn_normed"].max() * unit, -FRAC_MAX, limit),
-        silu_frac=silu_frac, h_frac=exponent((peak["h"] * up_scale).max(), h_low, h_high))
-    value = (peak["v"].max(-1) * value_scale).max()
-    seen = {"qkv": max(q.max(), k.max(), value), "up": (peak["up"] * up_scale).max(), "sum of values": context * value,
-            "scores": _score_peak(q, k), **{name: peak[name].max() for name in ("o", "gate", "down")}}
-    return layer, {name: float(value) for name, value in seen.items()}
+    return LayerGraph(
+        **{name: matrix(folded[name], folded.get(f"{name}_bias"), mxfp4=name in mxfp4) for name in MATRICES},
+        attn_norm_frac=exponent(reach["attn_normed"].max(), -FRAC_MAX, limit),
+        q_frac=exponent(reach["q"].max(), 26 - FRAC_MAX, 26), k_frac=exponent(reach["k"].max(), 26 - FRAC_MAX, 26),
+        att_frac=exponent(reach["att"].max(), -FRAC_MAX, 28),
+        ffn_norm_frac=exponent(reach["ffn_normed"].max(), -FRAC_MAX, limit),
+        silu_frac=silu_frac, h_frac=exponent(reach["h"].max(), h_low, h_high))
+
+
+def _largest_sums(reach: dict, context: int) -> dict[str, float]:
+    """By matrix the largest product that calibration saw."""
+    value = reach["v"].max()
+    sums = {"qkv": max(reach["q"].max(), reach["k"].max(), value), "up": reach["up"].max(),
+            "sum of values": context * value, "scores": _score_peak(reach["q"], reach["k"])}
+    sums |= {name: reach[name].max() for name in ("o", "gate", "down")}
+    return {name: float(value) for name, value in sums.items()}
 
 
 def _balance_scores(config: ModelConfig, folded: dict, q: np.ndarray, k: np.ndarray, peak: dict):

@@ -40,6 +40,33 @@ def graph_file(tmp_path_factory):
     return path
 
 
+def test_q_is_there_before_anything_is_measured(tmp_path):
+    path = tmp_path / "story.q"
+    arguments = ["quantize", MODEL, "-o", path, "--context", "32", "--tokens", "1000000"]
+    piped = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen([sys.executable, "-m", "hwgen.cli", *arguments], cwd=ROOT, **piped) as process:
+        for line in process.stderr:
+            if line.startswith("drawing text"):
+                break
+        process.send_signal(signal.SIGINT)
+        printed, told = process.communicate()
+    assert process.returncode == 2 and not printed
+    assert told.endswith(f"hwgen: interrupted; {path} was written whole before\n")
+    answer = json.loads(hwgen("reference", path, "--prompt-ids", "1", "--max-tokens", 2, "--json").stdout)
+    assert len(answer["tokens"]) == 2
+
+
+def test_measuring_can_be_left_out_and_explained():
+    bare = json.loads(hwgen("quantize", MODEL, "--context", 8, "--tokens", 0, "--json").stdout)
+    assert bare.keys() == {"output", "signature"}
+    done = hwgen("quantize", MODEL, "--context", 8, "--tokens", 0, "--explain", "--json")
+    found = json.loads(done.stdout)["explain"]
+    assert {"rows", "integers", "emulation", "formats", "tokens"} == found.keys() and found["tokens"] == 1280
+    assert {"weights", "operands", "KV cache", "h", "exp2", "rotation"} <= {row["choice"] for row in found["rows"]}
+    assert [line.split(":")[0] for line in done.stderr.splitlines()][:4] == [
+        "calibrating", "quantising", "drawing text", "measuring the integers"]
+
+
 def test_model_and_its_q_file_give_the_same_tokens(graph_file):
     request = ["--prompt-ids", "1,20,30", "--max-tokens", 6, "--json"]
     answers = [json.loads(hwgen("reference", m, *request).stdout)["tokens"] for m in (MODEL, graph_file)]

@@ -17,7 +17,7 @@ HWGEN = [
     {"float_model", "load_hf", "load_gguf", "load"},
     {"integer_graph", "ranges"},
     {"fold", "balance", "calibrate", "quantize"},
-    {"reference", "evaluate"},
+    {"reference", "evaluate", "explain"},
     {"design"},
     {"compiler"},
     {"emulate_tile", "images"},

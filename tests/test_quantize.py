@@ -12,7 +12,7 @@ from hwgen.arithmetic.mxfp4 import is_mxfp4
 from hwgen.balance import centre_values, channel_order, pair_scales, scale_pairs, scale_up
 from hwgen.calibrate import calibration_tokens
 from hwgen.errors import HwgenError
-from hwgen.evaluate import evaluate
+from hwgen.evaluate import default_tokens, evaluate, standard_error
 from hwgen.float_model import logits, sample
 from hwgen.fold import fold_layer, group_rows, reading_columns, reorder
 from hwgen.integer_graph import MATRICES
@@ -275,6 +275,24 @@ def test_stories260k_loses_little(tokens, top1):
     assert result["top1"] >= top1
     assert result["ppl_int"] < 1.02 * result["ppl_float"]
     assert not result["overflow"]
+
+
+def test_measuring_is_bounded_by_default_and_says_how_sure_it_is():
+    model = random_model("odd sizes")
+    assert default_tokens(model.config) == 20000
+    large = replace(model.config, vocab=49152, hidden=576, layers=30, ffn=1536)
+    assert 1500 < default_tokens(large) < 3000
+    seen = []
+    few = evaluate(model, quantize(model), tokens=320, on_progress=lambda *news: seen.append(news))
+    assert few["tokens"] == 320
+    assert 0 < few["kl_error"] < few["kl"] and 0 < few["top1_error"] < 0.1
+    assert seen[0] == ("drawing text", 0, 40) and seen[-1] == ("measuring", 6, 8)
+
+
+def test_the_standard_error_is_that_of_whole_sequences():
+    random = np.random.default_rng(0)
+    assert standard_error(random.standard_normal(10000)) == pytest.approx(0.01, rel=0.05)
+    assert standard_error(np.ones(1)) is None
 
 
 def filled(kind: str, array: np.ndarray) -> np.ndarray:

@@ -6,6 +6,7 @@ import json
 import math
 import os
 import re
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -36,9 +37,16 @@ Force = Annotated[bool, typer.Option(help="Overwrite an output folder that hwgen
 
 def answer(as_json: bool, values: dict, text: str):
     """Print the values as JSON, or the text."""
-    # JSON has no infinity
-    finite = {key: None if isinstance(v, float) and not math.isfinite(v) else v for key, v in values.items()}
-    print(json.dumps(finite) if as_json else text)
+    print(json.dumps(_finite(values)) if as_json else text)
+
+
+def _finite(value):
+    """The value with null for every number that JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def show(*tables):
@@ -60,8 +68,13 @@ def result_of(run: Callable):
 
 
 def note(text: str):
-    """Print a line on stderr that tells the user what they may not expect, as it is, however long."""
-    progress.print(f"note: {text}", markup=False, highlight=False, soft_wrap=True)
+    """Print a line on stderr that tells the user what they may not expect."""
+    _line(f"note: {text}")
+
+
+def _line(text: str):
+    """Print a line on stderr as it is, however long."""
+    progress.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 @contextlib.contextmanager
@@ -82,6 +95,52 @@ def bar(what: str):
     # rich ends a bar with an empty line where nobody sees one
     with Progress(console=progress, transient=True, disable=not progress.is_interactive) as shown:
         yield functools.partial(shown.update, shown.add_task(what, total=None)), shown.stop
+
+
+@contextlib.contextmanager
+def counted():
+    """Yields what shows (what is under way, how much of it is done, of how much) on stderr, with the time left.
+
+    A terminal gets a bar; elsewhere a line now and then shows that work goes on.
+    """
+    from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+
+    share = TextColumn("{task.percentage:.0f} %")
+    columns = TextColumn("{task.description}"), BarColumn(), share, TimeRemainingColumn()
+    if not progress.is_interactive:
+        yield _Lines().show
+        return
+    with Progress(*columns, console=progress, transient=True) as shown:
+        task, name = None, None
+
+        def show(what, done, total):
+            nonlocal task, name
+            if what.split()[0] != name:
+                if task is not None:
+                    shown.remove_task(task)
+                task, name = shown.add_task(what, total=total), what.split()[0]
+            shown.update(task, description=what, completed=done, total=total)
+
+        yield show
+
+
+class _Lines:
+    """Progress as lines: one when something begins, then one every ten seconds with an estimate."""
+
+    _PAUSE = 10
+
+    def __init__(self):
+        self._kind, self._began, self._said = None, 0.0, 0.0
+
+    def show(self, what: str, done: int, total: int):
+        kind, now = what.split()[0], time.monotonic()
+        if kind != self._kind:
+            self._kind, self._began, self._said = kind, now, now
+            _line(what)
+        elif now - self._said >= self._PAUSE and done:
+            self._said = now
+            left = (now - self._began) * (total - done) / done
+            _line(f"{what}: {done / total:.0%}, some {left:.0f} s left")
 
 
 def read_model(path: Path, *, weights: bool = True):
