@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import tempfile
 from pathlib import Path
 
 from hwgen.errors import HwgenError
@@ -11,6 +10,7 @@ from hwgen.liberty import read_liberty
 from hwgen.router_timing import cycle_of_pair
 from hwgen.synth import ABC_SCRIPT, LOAD_FF
 from hwgen.yosys_jobs import YosysFailure, run_scripts
+from sim_tb.workplace import scratch_folder
 
 
 def router_report(files: dict[str, str], liberty: Path) -> dict:
@@ -22,8 +22,7 @@ def router_report(files: dict[str, str], liberty: Path) -> dict:
     """
     library = read_liberty(liberty)
     avoid = " ".join(f"-dont_use {cell}" for cell in library.avoided)
-    with tempfile.TemporaryDirectory(prefix="hwgen-router-") as folder:
-        work = Path(folder)
+    with scratch_folder() as work:
         (work / "router.v").write_text(files["router.v"])
         (work / "cells.lib").write_text(library.text)
         driving = f"set_driving_cell {library.driver}\n" if library.driver else ""

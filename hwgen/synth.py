@@ -8,7 +8,6 @@ cells are Yosys's generic gates; with one, flip-flops and logic are mapped, buff
 
 import json
 import re
-import tempfile
 from functools import cache
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from hwgen.errors import HwgenError, NotKept
 from hwgen.liberty import Liberty, read_liberty
 from hwgen.report import write_report
 from hwgen.yosys_jobs import YosysFailure, run_scripts
+from sim_tb.workplace import scratch_folder
 
 MEMORIES = ("rom", "sram")
 ABC_SCRIPT = (
@@ -40,8 +40,7 @@ def synthesise(build: Path, liberty: Path | None = None) -> list[dict]:
     build = Path(build)
     files = _module_files(build)
     library = None if liberty is None else read_liberty(liberty)
-    with tempfile.TemporaryDirectory(prefix="hwgen-synth-") as folder:
-        work = Path(folder)
+    with scratch_folder() as work:
         (work / "build").symlink_to(build.resolve())
         if library:
             (work / "cells.lib").write_text(library.text, encoding="utf-8")

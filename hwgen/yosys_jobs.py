@@ -24,7 +24,8 @@ class YosysFailure(Exception):
 def run_scripts(scripts: dict[str, list[str]], folder: Path, *, processes: int = 2) -> dict[str, str]:
     """Run scripts (name -> Yosys commands) in `folder`, at most `processes` at a time; name -> log.
 
-    The first failure ends the others and raises YosysFailure, as does any exception that arrives meanwhile.
+    The first failure ends the others and raises YosysFailure, as does any exception that comes meanwhile. A shell runs
+    ABC, so that `folder`, which takes its temporary files, must have a plain name, as from `sim_tb.workplace`.
     """
     waiting, running = list(scripts), {}
     try:
@@ -54,7 +55,7 @@ def _start(name, script, folder):
     with open(source) as commands, open(_log(folder, name), "w") as log:
         # a session of its own: it ends when this process says so, with what it started
         return subprocess.Popen([sys.executable, "-c", _RUNNER], stdin=commands, stdout=log, stderr=subprocess.STDOUT,
-                                cwd=folder, start_new_session=True)
+                                cwd=folder, start_new_session=True, env=os.environ | {"TMPDIR": str(folder)})
 
 
 def _complaint(log):

@@ -210,6 +210,7 @@ def _bench_environment(sim, scratch, module):
         "PYGPI_PYTHON_BIN": sys.executable,
         "PYTHONPATH": _search_path([here, *(path for path in sys.path if path)], scratch),
         "PYTHONUTF8": "1",
+        "GPI_LOG_LEVEL": "WARNING",
         "COCOTB_TEST_MODULES": module,
         "COCOTB_RANDOM_SEED": "1",
         "COCOTB_RESULTS_FILE": str(scratch / "results.xml"),

@@ -6,6 +6,7 @@ So they work in a scratch folder without any, and reach what lies elsewhere thro
 
 import atexit
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -14,8 +15,6 @@ import stat
 import tempfile
 import time
 from pathlib import Path
-
-from sim_tb.errors import SimulatorError
 
 _PLAIN = re.compile(r"[A-Za-z0-9_./+-]+")
 _PREFIX = "hwgen-work-"
@@ -39,7 +38,7 @@ def tool_environment(scratch: Path) -> dict[str, str]:
 
 @contextlib.contextmanager
 def scratch_folder():
-    """A folder with a plain name for the time of the block, and for no longer than this process.
+    """A folder with a plain name for the time of the block, and for no longer than this process. Raises OSError.
 
     What processes left that were killed goes first.
     """
@@ -67,14 +66,11 @@ def _plain_folder():
         if _PLAIN.fullmatch(resolved):
             with contextlib.suppress(OSError):
                 return Path(tempfile.mkdtemp(prefix=_PREFIX, dir=resolved))
-    raise SimulatorError("A folder for temporary files must be writable and have a plain name, such as /tmp or what "
-                         "TMPDIR names, but none does")
+    raise FileNotFoundError(errno.ENOENT, "No folder for temporary files has a plain name; TMPDIR may name one")
 
 
 def _places():
-    with contextlib.suppress(OSError):
-        yield tempfile.gettempdir()
-    yield from ("/tmp", "/var/tmp", "/dev/shm")
+    return tempfile.gettempdir(), "/tmp", "/var/tmp", "/dev/shm"
 
 
 def link(scratch: Path, name: str, target: Path) -> Path:

@@ -19,7 +19,9 @@ DISTURBANCES = ({}, {"idle": 0.5}, {"backpressure": 0.5}, {"idle": 0.3, "backpre
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory):
     design = Design(3, 3, flit_bits=64, buffer_flits=4, multicast=True)
-    return MeshBench(design, tmp_path_factory.mktemp("mesh"), quick=True)
+    folder = tmp_path_factory.mktemp("mesh") / "-a b#c;d:e$f'g\"h%i é*j\nk"  # as TMPDIR may be
+    folder.mkdir()
+    return MeshBench(design, folder, quick=True)
 
 
 @pytest.fixture(scope="module")

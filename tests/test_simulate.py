@@ -1,5 +1,6 @@
 """Simulating a chip folder: a toy chip with the real host port, in both simulators."""
 
+import importlib.metadata
 import json
 import os
 import shutil
@@ -11,15 +12,33 @@ import time
 from pathlib import Path
 
 import pytest
+from random_model import random_model
+from small_chip import DESIGN
 from toy_chip import CONTEXT, VOCAB, tokens, write_toy
 
-from hwgen.errors import HwgenError
+from hwgen.compiler.compile import compile_chip as compile_graph
+from hwgen.design import parse_design
+from hwgen.emit.chip import ChipSpec
+from hwgen.emit.write import write_files
+from hwgen.errors import HwgenError, NotKept
+from hwgen.formats import BUILD
+from hwgen.images import program_image, rom_image
 from hwgen.isa import ENDS
-from hwgen.simulate import simulate
+from hwgen.manifest import manifest
+from hwgen.quantize import quantize
+from hwgen.run import run
+from hwgen.simulate import _intervals, simulate
 from hwgen.testbench import testbench_files as bench_files
-from sim_tb.workplace import cache_folder
+from sim_tb.chip_folder import FORMAT, check_images, read_manifest
+from sim_tb.errors import SimulatorError
+from sim_tb.recipe import complaint
+from sim_tb.run import main as bench_main
+from sim_tb.simulators import _recipe, compile_chip, run_bench
+from sim_tb.verilate import OPTIMISATION, _keep_runtime, _take_runtime
+from sim_tb.workplace import cache_folder, keep, scratch_folder
 
 ROOT = Path(__file__).parent.parent
+PYTHON = sys.executable
 PROMPT = [1, 2, 3]
 ODD = "-a b#c;d:e$f'g\"h%i \u00e9*j\nk\\l&m|n(o)"
 """A folder's name with all that make, shells, compilers and loaders take for their own."""
@@ -50,6 +69,8 @@ def machine(tmp_path_factory):
         patch.setenv("XDG_CACHE_HOME", str(folder / f"cache {ODD}"))
         patch.setenv("TMPDIR", str(folder / f"tmp {ODD}"))
         patch.setattr(tempfile, "tempdir", None)
+        (folder / f"venv {ODD}").symlink_to(sys.prefix)
+        patch.setattr(sys, "executable", str(folder / f"venv {ODD}" / "bin" / "python"))
         for name, value in EXPORTED.items():
             patch.setenv(name, value)
         yield folder
@@ -226,16 +247,290 @@ def test_interrupted_compilation_leaves_nothing(toy, tmp_path, number):
     assert list(work.iterdir()) == [] and not (build / "sim").exists()
 
 
+@pytest.mark.parametrize("contents, found", [
+    (None, "unreadable (No such file or directory)"),
+    ("folder", "something else"),
+    (b"", "0 words"),
+    (b"0000000f\n" * (VOCAB - 1), f"{VOCAB - 1} words"),
+    (b"0000000f\n" * (VOCAB + 2), f"{VOCAB + 2} words"),
+    (b"0000000f\n" * (VOCAB - 1) + b"0000", f"'0000' in line {VOCAB}"),
+    (b"0000000f\n" * 3 + b"0000000g\n" + b"0000000f\n" * (VOCAB - 4), "'0000000g' in line 4"),
+    (bytes(9 * VOCAB), r"'\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+                       r"\x00...' in line 1"),
+    (b"0000000f 0000000f\n" * (VOCAB // 2), "'0000000f 0000000f' in line 1"),
+    (b"0000000\nf" * VOCAB, "'0000000' in line 1"),
+    (b"\n" * 9 * VOCAB, "'' in line 1"),
+], ids=["missing", "folder", "empty", "cut", "too long", "cut in a word", "garbage", "zeros", "two a line", "shifted",
+        "lines"])
+def test_memory_image_that_is_not_whole(toy, tmp_path, contents, found, capsys):
+    build = changed(toy, tmp_path, "rtl/chip.v", "module chip", "module chip")
+    image = build / "rom" / "toy.hex"
+    image.unlink()
+    if contents == "folder":
+        image.mkdir()
+    elif contents is not None:
+        image.write_bytes(contents)
+    wanted = (f"Image rom/toy.hex must be a file of {VOCAB} words of 8 hexadecimal digits, a line each, as "
+              f"manifest.json says, not {found}")
+    for sim in ("icarus", "verilator"):
+        with pytest.raises(HwgenError) as error:
+            simulate(build, sim=sim, prompt_ids=[1], max_tokens=1)
+        assert str(error.value) == wanted
+        request = tmp_path / "request.json"
+        request.write_text(json.dumps({"prompt_ids": [1], "max_tokens": 1}))
+        assert bench_main(["--sim", sim, "--build", str(build), str(request)]) == 2
+        assert capsys.readouterr() == ("", wanted + "\n")
+    assert not (build / "sim").exists()
+
+
+@pytest.mark.parametrize("text", [b"0000000F\n" * VOCAB, b"0000000f\r\n" * VOCAB, (b"0000000f\n" * VOCAB)[:-1]])
+def test_memory_images_that_say_the_same(tmp_path, text):
+    (tmp_path / "image").write_bytes(text)
+    check_images(tmp_path, {"memory_images": [{"file": "image", "words": VOCAB, "digits": 8}]})
+
+
+def test_large_memory_images_are_read_in_pieces(tmp_path):
+    words = 300_000
+    text = bytearray(b"0123456789abcdef0123456789abcdef\n" * words)
+    numbers = {"memory_images": [{"file": "image", "words": words, "digits": 32}]}
+    (tmp_path / "image").write_bytes(text)
+    check_images(tmp_path, numbers)
+    text[33 * (words - 1) + 31] = ord("x")
+    (tmp_path / "image").write_bytes(text)
+    with pytest.raises(SimulatorError, match=f"must .* not '0123456789abcdef01234567...' in line {words}$"):
+        check_images(tmp_path, numbers)
+
+
+@pytest.mark.parametrize("weights", ["mxint8", "mxfp4"])
+def test_every_image_of_a_chip_is_in_the_manifest(tmp_path, weights):
+    chip = compile_graph(quantize(random_model("odd sizes"), weights=weights), parse_design(DESIGN))
+    images = {}
+    for tile in range(4):
+        images[ChipSpec.program_image(tile % 2, tile // 2)] = program_image(chip, tile)
+        images[ChipSpec.rom_image(tile % 2, tile // 2)] = rom_image(chip, tile)
+    write_files(tmp_path, images)
+    numbers = manifest(chip, [], True)
+    assert {image["file"] for image in numbers["memory_images"]} == images.keys()
+    check_images(tmp_path, numbers)
+    assert manifest(chip, [], False)["memory_images"] == []
+
+
+def test_benches_read_the_format_that_is_written():
+    assert BUILD.mark == FORMAT
+
+
+@pytest.mark.parametrize("text, message", [
+    (None, "No such file or directory"), ("{", "Expecting property name"), ("[]", "it describes no chip"),
+    ('{"top": "chip", "files": [], "format": "hwgen-build-0"}', "^Format of .* must be .* not 'hwgen-build-0'")])
+def test_manifests_that_benches_refuse(tmp_path, text, message):
+    if text is not None:
+        (tmp_path / "manifest.json").write_text(text)
+    with pytest.raises(SimulatorError, match=message):
+        read_manifest(tmp_path)
+
+
+def test_no_test_is_no_success(toy):
+    with pytest.raises(SimulatorError, match="^The bench must pass in icarus, but ended with: "):
+        run_bench(toy, "icarus", compile_chip(toy, "icarus"), {}, print, module="sim_tb.errors")
+
+
+def fake_version(folder, tool, version):
+    """A tool that says it is another version; then it is the one that is installed."""
+    folder.mkdir(exist_ok=True)
+    (folder / tool).write_text(f"""#!/bin/sh
+case "$*" in -V|--version) echo "{version}";; *) exec {shutil.which(tool)} "$@";; esac
+""")
+    (folder / tool).chmod(0o755)
+
+
+@pytest.mark.parametrize("tool", ["iverilog", "vvp"])
+def test_another_version_of_icarus_compiles_again(toy, tmp_path, monkeypatch, tool):
+    build = changed(toy, tmp_path, "rtl/chip.v", "module chip", "module chip")
+    compiled = compile_chip(build, "icarus")
+    compiled.write_text('#! /usr/bin/vvp\n:ivl_version "0.1 (ancient)";\n')
+    assert compile_chip(build, "icarus") == compiled
+    fake_version(tmp_path / "bin", tool, "Icarus Verilog version 99.9")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    fresh = compile_chip(build, "icarus")
+    assert fresh != compiled and "ancient" not in fresh.read_text()
+
+
+def test_other_versions_make_other_programs(toy, tmp_path, monkeypatch):
+    def key():
+        return _recipe("verilator", read_manifest(toy), OPTIMISATION).key()
+
+    keys, real = [key()], importlib.metadata.version
+    for newer in ("verilator", "cocotb"):
+        monkeypatch.setattr(importlib.metadata, "version", lambda name, new=newer: real(name) + "+" * (name == new))
+        keys.append(key())
+    fake_version(tmp_path / "bin", "g++", "g++ 99.9")
+    monkeypatch.setenv("PATH", str(tmp_path / "bin"), prepend=os.pathsep)
+    keys.append(key())
+    assert not any(key in keys[:number] for number, key in enumerate(keys))
+
+
+def test_processes_share_a_build(toy, tmp_path):
+    """Two compile and run the same at once; a third holds a chip while the source changes under it."""
+    build = changed(toy, tmp_path, "rtl/chip.v", "module chip", "module chip")
+    code = ("from pathlib import Path; from hwgen.simulate import simulate; print(simulate(Path(sys.argv[1]), "
+            "sim='icarus', prompt_ids=[1, 2, 3], max_tokens=3)['tokens'])")
+    both = [started(code, build) for _ in range(2)]
+    assert [process.communicate() for process in both] == [(f"{tokens(PROMPT, 3)}\n", "")] * 2
+    compiled, = (build / "sim" / "icarus").iterdir()
+    holder = started("from pathlib import Path; from sim_tb.simulators import compiled_chip, run_bench\n"
+                     "build = Path(sys.argv[1])\n"
+                     "with compiled_chip(build, 'icarus') as chip:\n"
+                     "    print(chip.name, flush=True); input()\n"
+                     "    run_bench(build, 'icarus', chip, {'prompt_ids': [1, 2, 3], 'max_tokens': 3}, print)", build)
+    assert holder.stdout.readline() == f"{compiled.name}\n"
+    tile = build / "rtl" / "tile_toy.v"
+    tile.write_text(tile.read_text().replace("next + flags[5:0]", "next + 6'd1"))
+    second = compile_chip(build, "icarus")
+    assert {path.name for path in second.parent.iterdir()} == {compiled.name, second.name}
+    output, errors = holder.communicate("\n")
+    assert json.loads(output.replace("'", '"').splitlines()[0])["token"] == tokens(PROMPT, 1)[0] and not errors
+    tile.write_text(tile.read_text().replace("next + 6'd1", "next + 6'd2"))
+    third = compile_chip(build, "icarus")
+    assert list(third.parent.iterdir()) == [third]
+
+
+def test_what_killed_processes_left_goes(tmp_path, monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    process = started("from sim_tb.workplace import scratch_folder\n"
+                      "with scratch_folder() as folder: print(folder, flush=True); input()", TMPDIR=tmp_path)
+    left = Path(process.stdout.readline().rstrip("\n"))
+    assert left.parent == tmp_path
+    for alive in (True, False):
+        os.utime(left, (0, 0))
+        with scratch_folder():
+            assert left.exists() == alive
+        process.kill()
+        process.communicate()
+    young = tmp_path / "hwgen-work-abcdefgh"
+    young.mkdir()
+    with scratch_folder():
+        assert young.exists()
+
+
+def test_kept_files_are_whole_and_stay(tmp_path):
+    made, target = tmp_path / "made", tmp_path / "place" / "target"
+    made.write_text("first")
+    keep(made, target)
+    made.write_text("second")
+    (target.parent / "partial_dead").write_text("half")
+    os.utime(target.parent / "partial_dead", (0, 0))
+    with open(target) as reader:
+        keep(made, target)
+        assert reader.read() == "first"
+    assert list(target.parent.iterdir()) == [target]
+    with pytest.raises(OSError):
+        keep(made, target / "below a file")
+
+
+@pytest.mark.parametrize("cache", [True, False])
+def test_build_that_cannot_be_written(toy, tmp_path, monkeypatch, cache):
+    """Not even by root: a file stands where the folder of compiled chips would be."""
+    build = changed(toy, tmp_path, "rtl/chip.v", "module chip", "module chip")
+    (build / "sim").write_text("in the way")
+    home = tmp_path / "home"
+    if cache:
+        home.mkdir()
+    else:
+        home.write_text("in the way, too")
+    process = started("import json; from hwgen.cli import main\n"
+                      "sys.argv[1:] = ['sim', sys.argv[1], '--sim', 'icarus', '--prompt-ids', '1,2,3', '--max-tokens', "
+                      "'3', '--json']; main()", build, XDG_CACHE_HOME=home, TMPDIR=tmp_path)
+    output, errors = process.communicate()
+    assert json.loads(output)["tokens"] == tokens(PROMPT, 3), errors
+    assert len(list(home.rglob("chip_*"))) == cache
+    assert not list(tmp_path.glob("hwgen-work-*"))
+
+
+@pytest.mark.parametrize("broken", ["json", "report"])
+def test_result_that_cannot_be_kept_is_there(toy, tmp_path, monkeypatch, broken):
+    build = changed(toy, tmp_path, "rtl/chip.v", "module chip", "module chip")
+    (build / "sim").symlink_to(toy / "sim")
+    if broken == "json":
+        (build / "sim-icarus.json").mkdir()
+        (build / "sim-icarus.json" / "file").touch()
+    else:
+        monkeypatch.setattr("hwgen.run.write_report", lambda build: {}["key of another version"])
+    with pytest.raises(NotKept, match="Is a directory" if broken == "json" else "must be written .*KeyError") as error:
+        run(build, sim="icarus", prompt_ids=[lambda tokenizer: PROMPT], max_tokens=3)
+    assert error.value.result["tokens"] == tokens(PROMPT, 3) and "timeline" not in error.value.result
+
+
+def test_runtime_of_verilator_is_kept_whole(tmp_path, monkeypatch):
+    cache, scratch = tmp_path / "cache", tmp_path / "scratch"
+    kept = cache / "verilator_1"
+    scratch.mkdir()
+    (scratch / "verilated.o").write_text("first")
+    _keep_runtime(scratch, kept)
+    (scratch / "verilated.o").write_text("second")
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="not empty"):
+        patch.setattr(Path, "exists", lambda path: False)  # the other process was not done yet
+        _keep_runtime(scratch, kept)
+    assert list(cache.iterdir()) == [kept]
+    _take_runtime(kept, scratch)
+    assert (scratch / "verilated.o").read_text() == "first"
+
+
+def test_a_user_without_home_or_name(monkeypatch):
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", lambda uid: {}[uid])
+    for folder in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", folder)
+        assert cache_folder() is None
+
+
+def test_trace_that_was_cut_off():
+    whole = [{"x": 0, "y": 0, "unit": "matrix", "start": 10, "stop": 15}]
+    assert _intervals("10 0 0 1\n15 0 0 0\n20 0 0 1\n2") == whole
+
+
+@pytest.mark.parametrize("lines, line", [
+    (["g++ -Werror -c x.cpp", "x.cpp:3:5: error: expected ';'", "make: *** [Vtop.mk:9: x.o] Error 1"],
+     "x.cpp:3:5: error: expected ';'"),
+    (["make: Entering directory '/x'", "Vtop.mk:52: *** missing separator.  Stop.", "make: Leaving directory '/x'"],
+     "Vtop.mk:52: *** missing separator.  Stop."),
+    (["make: *** No rule to make target 'b', needed by 'chip'.  Stop.", "make: Leaving directory '/x'"],
+     "make: *** No rule to make target 'b', needed by 'chip'.  Stop."),
+    (["/usr/bin/ld: cannot find -lcocotb", "collect2: error: ld returned 1 exit status"],
+     "/usr/bin/ld: cannot find -lcocotb"),
+    (["%Error: a.v:3: syntax error, unexpected =", "%Error: Exiting due to 1 error(s)"],
+     "%Error: a.v:3: syntax error, unexpected ="),
+    (["Traceback (most recent call last):", "  fatal", "ValueError: Register X must be 1", "INFO done"],
+     "ValueError: Register X must be 1"),
+    ([], "(nothing)"),
+])
+def test_what_tools_complain_of(lines, line):
+    assert complaint("\n".join(lines)) == line
+
+
+def test_requests_that_the_bench_refuses(toy, tmp_path, capsys):
+    request = tmp_path / "request.json"
+    for text, message in [(None, "No such file"), ("{", "Expecting property"), ("{}", "must have prompt_ids")]:
+        if text is not None:
+            request.write_text(text)
+        assert bench_main(["--build", str(toy), str(request)]) == 2
+        output, errors = capsys.readouterr()
+        assert output == "" and errors.startswith("Request must ") and message in errors
+
+
 def test_emitted_testbench_runs_alone(toy, tmp_path):
     build = changed(toy, tmp_path, "rtl/chip.v", "module chip", "module chip")
     request = {"prompt_ids": PROMPT, "max_tokens": 3, "expected": tokens(PROMPT, 3)}
     for path, text in bench_files(request).items():
         (build / path).parent.mkdir(parents=True, exist_ok=True)
         (build / path).write_text(text)
-    command = ["make", "-C", str(build / "tb"), "SIM=icarus", f"PYTHON={sys.executable}"]
+    command = ["make", "-C", str(build / "tb"), "SIM=icarus", f"PYTHON={PYTHON}"]
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "PYTHONPATH"))}
     run = subprocess.run(command, capture_output=True, text=True, env=environment)
     assert run.returncode == 0 and "20 10 25" in run.stdout, run.stderr
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, env=environment) as unread:
+        unread.stdout.close()
+        assert "Traceback" not in unread.stderr.read() and unread.wait()
     wrong = request | {"expected": [1, 2, 3]}
     Path(build, "tb", "request.json").write_text(json.dumps(wrong))
     run = subprocess.run(command, capture_output=True, text=True, env=environment)

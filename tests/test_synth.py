@@ -1,5 +1,6 @@
 import gzip
 import json
+import tempfile
 import time
 
 import pytest
@@ -71,8 +72,12 @@ cell (DFFX1) { area : 20; ff (IQ, IQN) { clocked_on : "CK"; next_state : "D"; }
 
 
 @pytest.fixture
-def build(tmp_path):
-    folder = tmp_path / "a build"
+def build(tmp_path, monkeypatch):
+    name = "-a b#c;d:e$f'g\"h%i é*j\nk"
+    (tmp_path / f"tmp {name}").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / f"tmp {name}"))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    folder = tmp_path / name
     (folder / "rtl").mkdir(parents=True)
     for name, text in VERILOG.items():
         (folder / "rtl" / f"{name}.v").write_text(text)
