@@ -11,6 +11,7 @@ from hwgen.errors import HwgenError
 from hwgen.float_model import FloatModel, logits, sample
 
 _TOKENS = 1 << 13
+_SEQUENCES = 8
 _SAMPLES = 512
 _WORK = 1 << 37
 """Multiply-adds that self-generated text may cost, a bound on how many tokens are drawn from a large model."""
@@ -76,7 +77,8 @@ def calibration_tokens(model: FloatModel, context: int, calibration=None, seed: 
     """Sequences of at most `context` token ids."""
     if calibration is None:
         size = max(256, min(_TOKENS, _WORK // model.config.parameters()))
-        length = min(context, 256)
+        # a step costs the same for many sequences as for one
+        length = min(context, 256, size // _SEQUENCES)
         # Another stream than evaluation's
         return list(sample(model, max(1, size // length), length, seed=(1 << 32) + seed, on_step=on_step))
     if isinstance(calibration, str):
