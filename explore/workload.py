@@ -8,9 +8,9 @@ from explore.operator import Operator
 from explore.program_shape import ProgramShape, program_shape
 from explore.vision import VisionTower, read_vision
 from hwgen.errors import HwgenError
+from hwgen.hf_config import json_object, parse_config
 from hwgen.integer_graph import MATRICES, IntegerGraph, is_graph_file
 from hwgen.load import load
-from hwgen.load_hf import json_object, parse_config
 from hwgen.model_config import ModelConfig
 from hwgen.quantize import narrow_matrices
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
-from reprlib import repr as shown
 
+from hwgen.arithmetic.mx import LIMBS_MAX
+from hwgen.errors import listed, shown
 from hwgen.isa import ENDS
 
 LARGEST = {
@@ -16,6 +17,15 @@ LARGEST = {
 """Sizes beyond which a file is damaged rather than a model large."""
 EPSILON_SUM = 15
 """The most that epsilon times the hidden size may be: the integer graph has four bits before its binary point."""
+
+
+ROPE_FRACTION = 14
+"""Fraction bits of cosines and sines in the integer graph."""
+ROPE_ATTENTION_MAX = LIMBS_MAX / (1 << ROPE_FRACTION)
+"""What RoPE may multiply queries and keys by, so that the table fits."""
+ROPE_FACTOR_MIN = 1e-9
+_LATER = ("rope_attention", "window", "rope_context")
+"""Fields that are left out of a dictionary where they say nothing: Q files of before them keep their signatures."""
 
 
 @dataclass(frozen=True)
@@ -35,8 +45,10 @@ class Llama3Scaling:
 class ModelConfig:
     """Sizes and options of one model.
 
-    `eos_ids` holds every id that ends a text. `rope_factors`, one per frequency, are divisors
-    that a GGUF file carries in place of `rope_scaling`; at most one of the two is set.
+    `eos_ids` holds every id that ends a text. `rope_factors`, one per frequency, are divisors of
+    the frequencies; at most one of them and `rope_scaling` is set. `rope_attention` multiplies cosines and sines.
+    `window`: positions that a token sees, where some layers see no more. `rope_context`: positions up to which the
+    divisors are these. Within both, and within `max_context`, the model is plain Llama.
     """
 
     vocab: int
@@ -57,6 +69,15 @@ class ModelConfig:
     rope_scaling: Llama3Scaling | None = None
     rope_factors: tuple[float, ...] | None = None
     eos_ids: tuple[int, ...] = ()
+    rope_attention: float = 1.0
+    window: int | None = None
+    rope_context: int | None = None
+
+    def longest_context(self) -> tuple[int, str]:
+        """The most positions that a chip can be built for, and what limits them."""
+        limits = [(self.max_context, "the model's maximum"), (self.window, "the model's sliding window"),
+                  (self.rope_context, "beyond it the model turns by other RoPE factors")]
+        return min((limit for limit in limits if limit[0] is not None), key=lambda limit: limit[0])
 
     def parameters(self) -> int:
         """Exact count of weights, biases and gains included; a tied head counts once."""
@@ -64,7 +85,9 @@ class ModelConfig:
 
     def to_dict(self) -> dict:
         """Plain values, ready for JSON. They keep the first end as `eos`, which signatures of graphs cover."""
-        return asdict(self) | {"eos": next(iter(self.eos_ids), None)}
+        plain = {name: type(self).__dataclass_fields__[name].default for name in _LATER}
+        values = asdict(self) | {"eos": next(iter(self.eos_ids), None)}
+        return {name: value for name, value in values.items() if name not in plain or value != plain[name]}
 
     @classmethod
     def from_dict(cls, values: dict) -> ModelConfig:
@@ -136,12 +159,14 @@ def tensor_problems(config: ModelConfig, names: dict[str, str], found: dict[str,
     problems = []
     if missing := [file for file in names.values() if file not in found]:
         problems.append(_several("must be present", missing))
-    for name, shape in tensor_shapes(config).items():
-        actual, kind = found.get(names[name], (shape, types[0]))
-        if actual != shape:
-            problems.append(f"tensor {names[name]} must have shape {list(shape)}, not {list(actual)}")
-        if kind not in types:
-            problems.append(f"tensor {names[name]} must be {', '.join(types)}, not {kind}")
+    shapes = {names[name]: shape for name, shape in tensor_shapes(config).items() if names[name] in found}
+    if misshapen := [name for name, shape in shapes.items() if found[name][0] != shape]:
+        wanted, actual = (listed([shown(list(shape)) for shape in of]) for of in (
+            [shapes[name] for name in misshapen], [found[name][0] for name in misshapen]))
+        problems.append(_several(f"must have shape {wanted}, not {actual}", misshapen))
+    if unread := [name for name in shapes if found[name][1] not in types]:
+        kinds = listed(sorted({found[name][1] for name in unread}))
+        problems.append(_several(f"must be {', '.join(types)}, not {kinds}", unread))
     known = set(names.values())
     if extra := sorted(file for file in found if file not in known and not file.endswith(ignored)):
         problems.append(_several("must be absent in a Llama model", extra))
@@ -149,8 +174,7 @@ def tensor_problems(config: ModelConfig, names: dict[str, str], found: dict[str,
 
 
 def _several(rule: str, names: list[str]) -> str:
-    rest = f" and {len(names) - 3} more" if len(names) > 3 else ""
-    return f"{'tensors' if len(names) > 1 else 'tensor'} {', '.join(names[:3])}{rest} {rule}"
+    return f"{'tensors' if len(names) > 1 else 'tensor'} {listed(names)} {rule}"
 
 
 def size_problems(config: ModelConfig, names: Mapping[str, str]) -> list[str]:
@@ -189,7 +213,11 @@ def _rope_problems(config: ModelConfig) -> list[str]:
         problems.append(f"original_max_position_embeddings must be 1 to {LARGEST['max_context']}, "
                         f"not {shown(scaling.original_context)}")
     factors = config.rope_factors
-    if factors is not None and (len(factors) != config.head_dim // 2 or not all(f > 0 for f in factors)):
+    if factors is not None and (len(factors) != config.head_dim // 2 or not all(f >= ROPE_FACTOR_MIN for f in factors)):
         problems.append(f"rope factors must be {config.head_dim // 2} positive numbers, not {len(factors)} numbers "
                         f"from {min(factors, default=0)!r}")
+    if not 0 < config.rope_attention <= ROPE_ATTENTION_MAX:
+        problems.append("RoPE's attention factor must be above 0 and at most "
+                        f"{ROPE_ATTENTION_MAX:.4f} (cosines and sines times it are stored as Q1.14), "
+                        f"not {config.rope_attention:.6g}")
     return problems

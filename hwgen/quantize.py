@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from hwgen.arithmetic import tables
-from hwgen.arithmetic.mx import BLOCK, ELEMENT_FRACTION, SCALE_BIAS, Mx, quantize_float
+from hwgen.arithmetic.mx import BLOCK, ELEMENT_FRACTION, LIMBS_MAX, SCALE_BIAS, Mx, quantize_float
 from hwgen.arithmetic.mxfp4 import FORMATS, quantize_mxfp4
 from hwgen.balance import centre_values, channel_order, pair_scales, scale_pairs, scale_up
 from hwgen.calibrate import Statistics, calibrate
@@ -17,9 +17,9 @@ from hwgen.errors import HwgenError
 from hwgen.float_model import FloatModel
 from hwgen.fold import fold_layer, gain_factor, group_rows, pair_order, reading_columns, reorder
 from hwgen.integer_graph import MATRICES, IntegerGraph, LayerGraph, biased, norm_epsilon, norm_exponent
-from hwgen.model_config import ModelConfig
+from hwgen.model_config import ROPE_FRACTION, ModelConfig
 from hwgen.ranges import check_window
-from hwgen.rope import inverse_frequencies
+from hwgen.rope import cos_sin
 
 DEFAULT_CONTEXT = 512
 HEADROOM = 2.0
@@ -107,11 +107,12 @@ def rounded(prepared: Prepared, *, weights: str = "mxint8", head: str = "mxint8"
 
 
 def check_context(config: ModelConfig, context: int | None) -> int:
-    """The context to build for; HwgenError above the model's maximum."""
+    """The context to build for; HwgenError beyond where the model is plain Llama."""
+    longest, limit = config.longest_context()
     if context is None:
-        return min(config.max_context, DEFAULT_CONTEXT)
-    if not 1 <= context <= config.max_context:
-        raise HwgenError(f"Context must be 1 to {config.max_context} (the model's maximum), not {context}")
+        return min(longest, DEFAULT_CONTEXT)
+    if not 1 <= context <= longest:
+        raise HwgenError(f"Context must be 1 to {longest} ({limit}), not {context}")
     return context
 
 
@@ -125,10 +126,9 @@ def narrow_matrices(config: ModelConfig, weights: str, head: str) -> frozenset[s
 
 
 def rope_table(config: ModelConfig, context: int) -> np.ndarray:
-    """int16 [context, head_dim]: [cos0, sin0, cos1, sin1, ...] in Q1.14."""
-    angle = np.arange(context)[:, None] * inverse_frequencies(config)
-    table = np.stack([np.cos(angle), np.sin(angle)], -1).reshape(context, config.head_dim)
-    return np.rint(table * (1 << 14)).astype(np.int16)
+    """int16 [context, head_dim]: [cos0, sin0, cos1, sin1, ...] times RoPE's attention factor, in Q1.14."""
+    pairs = np.stack(cos_sin(config, np.arange(context)), -1).reshape(context, config.head_dim)
+    return np.rint(pairs * (1 << ROPE_FRACTION)).astype(np.int16)
 
 
 def exponent(peak: float, low: int, high: int) -> int:
@@ -255,6 +255,6 @@ def _final(model: FloatModel, statistics: Statistics, mxfp4: frozenset[str]) -> 
     gain_frac = exponent(np.abs(gain).max() / HEADROOM, -FRAC_MAX, FRAC_MAX - max(frac, 0))
     final_frac = exponent((peak * np.abs(gain)).max(), max(-FRAC_MAX, frac + gain_frac - FRAC_MAX),
                           min(FRAC_MAX, frac + gain_frac))
-    values = np.clip(np.rint(np.ldexp(gain.astype(np.float64), gain_frac)), -32767, 32767).astype(np.int16)
+    values = np.clip(np.rint(np.ldexp(gain.astype(np.float64), gain_frac)), -LIMBS_MAX, LIMBS_MAX).astype(np.int16)
     return {"head": None, "final_norm_frac": frac, "final_gain": values, "final_gain_frac": gain_frac,
             "final_frac": final_frac}

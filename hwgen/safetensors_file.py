@@ -9,6 +9,8 @@ import numpy as np
 
 from hwgen.errors import HwgenError
 
+PIECE = 1 << 20
+"""Elements compared at a time."""
 DTYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2")}
 
 
@@ -23,11 +25,25 @@ class StoredTensor:
 
     def read(self) -> np.ndarray:
         """The tensor as float32; its type must be one of `DTYPES`."""
-        data = np.memmap(self.file, DTYPES[self.dtype], "r", self.offset, self.shape)
+        return self.piece(0, math.prod(self.shape)).reshape(self.shape)
+
+    def piece(self, start: int, end: int) -> np.ndarray:
+        """Its elements start..end-1, in one row, as float32."""
+        kind = DTYPES[self.dtype]
+        data = np.memmap(self.file, kind, "r", self.offset + start * kind.itemsize, end - start)
         if self.dtype != "BF16":
             return np.array(data, np.float32)
         # BF16 is the upper half of a float32.
         return (data.astype(np.uint32) << 16).view(np.float32)
+
+
+def same_values(one: StoredTensor, other: StoredTensor) -> bool:
+    """Whether two tensors hold the same numbers, whatever their types; read in pieces, so memory stays bounded."""
+    if one.shape != other.shape or not {one.dtype, other.dtype} <= DTYPES.keys():
+        return False
+    size = math.prod(one.shape)
+    parts = ((start, min(start + PIECE, size)) for start in range(0, size, PIECE))
+    return all(np.array_equal(one.piece(*part), other.piece(*part)) for part in parts)
 
 
 def stored_tensors(file: Path) -> dict[str, StoredTensor]:

@@ -85,6 +85,8 @@ def test_tables_are_two_limbs():
     words = pack_table(values, 8)
     high, low = words[0, :8].view(np.int8).astype(int), words[1, :8].view(np.int8).astype(int)
     np.testing.assert_array_equal(256 * high + low, values[0])
+    with pytest.raises(HwgenError, match="Numbers of a table must be at most 32639, not 32640"):
+        pack_table(values + 1, 8)
 
 
 def test_instructions_survive_encoding():

@@ -14,7 +14,7 @@ HWGEN = [
     {"errors", "formats", "interrupts", "process", "template_files", "whole_files"},
     {"isa", "arithmetic", "noc"},
     {"model_config", "safetensors_file", "tokenizer", "rope"},
-    {"float_model", "load_hf", "load_gguf", "load"},
+    {"float_model", "hf_config", "load_hf", "load_gguf", "load"},
     {"integer_graph", "ranges"},
     {"fold", "balance", "calibrate", "quantize"},
     {"reference", "evaluate", "explain"},

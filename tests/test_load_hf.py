@@ -8,6 +8,7 @@ from safetensors.numpy import load_file, save_file
 from tiny_llama import CASES, LLAMA3, some_tokens, tiny, torch_logits
 from transformers import LlamaForCausalLM
 
+import hwgen.safetensors_file
 from explore.workload import read_workload
 from hwgen.errors import HwgenError
 from hwgen.float_model import logits
@@ -87,7 +88,8 @@ def test_half_precision(tmp_path, dtype):
 
 
 def test_config_fields(folder):
-    edit(folder, rope_parameters=LLAMA3, eos_token_id=[5, 7], bos_token_id=3)
+    edit(folder, rope_parameters=LLAMA3, eos_token_id=[5, 7, 5], bos_token_id=3)
+    (folder / "generation_config.json").unlink()
     config = load(folder, weights=False).config
     assert config == ModelConfig(
         vocab=67, hidden=48, layers=2, heads=6, kv_heads=2, head_dim=8, ffn=76, norm_eps=1e-6, max_context=64,
@@ -145,7 +147,7 @@ def test_lacking_fields_are_all_named(folder):
     ({"hidden_act": "gelu"}, "hidden_act must be 'silu', not 'gelu'"),
     ({"quantization_config": {"bits": 4}}, "quantization_config must be absent"),
     ({"num_local_experts": 8}, "num_local_experts must be absent"),
-    ({"rope_parameters": {"rope_type": "yarn", "factor": 2.0}}, "rope_type must be 'default' or 'llama3', not 'yarn'"),
+    ({"rope_parameters": {"rope_type": "mrope", "factor": 2.0}}, "rope_type must be 'default', 'linear', 'dynamic', "),
     ({"rope_parameters": {"rope_type": "llama3"}}, "must hold the numbers factor, low_freq_factor"),
     ({"rope_parameters": LLAMA3 | {"low_freq_factor": 4.0}}, "low_freq_factor < high_freq_factor"),
     ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor must be 1, not 0.5"),
@@ -173,10 +175,6 @@ def test_lacking_fields_are_all_named(folder):
     ({"rope_parameters": None, "rope_theta": HUGE}, "rope_theta must be a finite number, not 1000"),
     ({"rope_parameters": {"rope_theta": math.inf}}, "rope_theta must be a finite number, not inf"),
     ({"eos_token_id": ["a"]}, "eos_token_id must be a whole number or a list of them"),
-    ({"model_type": "mistral", "architectures": None, "sliding_window": 32},
-     "sliding_window must be null or at least max_position_embeddings 64, not 32"),
-    ({"model_type": "qwen2", "architectures": None, "use_sliding_window": True, "sliding_window": 32},
-     "sliding_window must be null"),
 ])
 def test_unsupported(folder, values, message):
     edit(folder, **values)
@@ -265,6 +263,7 @@ def test_damaged_header_is_always_one_error(folder):
 
 @pytest.mark.parametrize("shard", ["../model.safetensors", "/etc/passwd", "", 3])
 def test_shards_lie_in_the_folder(folder, shard):
+    (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": {"lm_head.weight": shard}}))
     assert "must have a weight_map of names to files of the folder" in refused(folder)
 
@@ -273,9 +272,214 @@ def test_damaged_index_and_tokenizer(folder):
     (folder / "tokenizer.json").write_text("{}")
     assert "Tokenizer must be a tokenizer.json" in refused(folder)
     (folder / "tokenizer.json").unlink()
+    (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text('{"weight_map": 3}')
     assert "must have a weight_map" in refused(folder)
 
 
 def test_what_the_system_refuses(tmp_path):
     assert "cannot be read: File name too long" in refused(tmp_path / ("x" * 300))
+
+
+# which file holds the weights
+
+def stale(folder, *, shards: bool = True):
+    """An index of an earlier, sharded save beside model.safetensors, with its shards or without."""
+    old = tiny(rms_norm_eps=1e-3)
+    with torch.no_grad():
+        for weight in old.parameters():
+            weight.mul_(1.5)
+    old.save_pretrained(folder / "old", max_shard_size="20KB")
+    for file in (folder / "old").glob("model*" if shards else "*.index.json"):
+        file.rename(folder / file.name)
+
+
+@pytest.mark.parametrize("shards", [True, False])
+def test_the_one_file_counts_before_an_index(folder, shards):
+    stale(folder, shards=shards)
+    theirs = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert_agrees(theirs, folder)
+    assert load(folder).notes == (
+        "left out, as in transformers: model.safetensors.index.json, as there is a model.safetensors",)
+
+
+def test_the_file_that_config_json_names_counts_first(folder):
+    stale(folder)
+    edit(folder, transformers_weights="model.safetensors.index.json")
+    theirs = LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert_agrees(theirs, folder)
+    left = load_file(folder / "model.safetensors")["model.norm.weight"]
+    assert not np.array_equal(load(folder).tensors["norm"], left) and not load(folder).notes
+    for wrong in ("../model.safetensors", "pytorch_model.bin", 3):
+        edit(folder, transformers_weights=wrong)
+        assert "transformers_weights in config.json of" in refused(folder)
+
+
+def test_of_a_tensor_in_two_shards_the_later_counts(folder):
+    tensors = load_file(folder / "model.safetensors")
+    (folder / "model.safetensors").unlink()
+    second = {"model.norm.weight": tensors["model.norm.weight"] * 2}
+    save_file(tensors, folder / "a.safetensors")
+    save_file(second, folder / "b.safetensors")
+    files = dict.fromkeys(tensors, "a.safetensors") | {"lm_head.weight": "b.safetensors"}
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": files}))
+    assert_agrees(LlamaForCausalLM.from_pretrained(folder, dtype=torch.float32), folder)
+
+
+@pytest.mark.parametrize(("files", "sentence"), [
+    (["pytorch_model.bin"], "not only pytorch_model.bin: convert it with AutoModelForCausalLM.from_pretrained('"),
+    ([f"pytorch_model-0000{i}-of-00005.bin" for i in range(5)],
+     "pytorch_model-00002-of-00005.bin and 2 more: convert it with"),
+    (["model.fp16.safetensors"], "not only model.fp16.safetensors"),
+    (["consolidated.00.pth", "training_args.bin"], "not only consolidated.00.pth: convert it to the layout of tr"),
+    (["tiny.gguf"], "not only tiny.gguf: give that file as the model"),
+    (["optimizer.bin"], "must hold model.safetensors"),
+])
+def test_other_files_of_weights(folder, files, sentence):
+    (folder / "model.safetensors").unlink()
+    for name in files:
+        (folder / name).touch()
+    message = refused(folder)
+    assert "must hold model.safetensors" in message and sentence in message
+    assert load(folder, weights=False).config.hidden == 48
+
+
+# an adapter beside the model
+
+@pytest.mark.parametrize("weights", ["adapter_model.safetensors", "adapter_model.bin", None])
+def test_an_adapter_must_be_merged(folder, weights):
+    (folder / "adapter_config.json").write_text('{"base_model_name_or_path": "someone/base", "peft_type": "LORA"}')
+    if weights:
+        (folder / weights).touch()
+    message = refused(folder)
+    assert "must hold no adapter (adapter_config.json) beside the model: merge it with PeftModel" in message
+    assert "merge_and_unload() of the package peft" in message and "move adapter_config.json away" in message
+    assert load(folder, weights=False).config.hidden == 48
+    (folder / "model.safetensors").unlink()
+    assert "must hold a model, not only an adapter of 'someone/base': merge it" in refused(folder)
+    (folder / "config.json").unlink()
+    for options in ({}, {"weights": False}):
+        assert "must hold a model, not only an adapter of 'someone/base': merge it" in refused(folder, **options)
+
+
+def test_weights_of_an_adapter_without_its_configuration_change_nothing(folder):
+    (folder / "adapter_model.safetensors").touch()
+    assert load(folder).notes == (
+        "left out, as in transformers: adapter_model.safetensors (an adapter without an adapter_config.json)",)
+
+
+# tied or not
+
+HEAD, EMBED = "lm_head.weight", "model.embed_tokens.weight"
+
+
+@pytest.mark.parametrize(("change", "tied"), [
+    (lambda t: None, False),
+    (lambda t: t.update({HEAD: t[EMBED]}), True),
+    (lambda t: t.pop(HEAD), True),
+    (lambda t: t.update({EMBED: t.pop(HEAD)}), True),
+    (lambda t: t.update({HEAD: t.pop(EMBED)}), True),
+    (lambda t: t.update({HEAD: np.where(np.arange(67)[:, None] == 66, -t[EMBED], t[EMBED])}), False),
+], ids=["both", "equal", "no head", "head as embedding", "no embedding", "last row"])
+def test_tied_or_not_is_what_the_weights_say(tmp_path, change, tied):
+    """The head of a model whose config.json says tied, as transformers takes it."""
+    tiny().save_pretrained(tmp_path)
+    edit_tensors(tmp_path, change)
+    edit(tmp_path, tie_word_embeddings=True)
+    theirs, loaded = LlamaForCausalLM.from_pretrained(tmp_path, dtype=torch.float32), load(tmp_path)
+    assert_agrees(theirs, tmp_path)
+    assert loaded.config.tied == tied and ("head" in loaded.tensors) == (not tied)
+    assert [n.split(":")[0] for n in loaded.notes] == ([] if tied else [
+        "tie_word_embeddings is true, but the stored head differs from the embedding"])
+    assert load(tmp_path, weights=False).config.tied
+
+
+def test_equal_numbers_of_two_types_are_tied(folder):
+    def change(tensors):
+        tensors[EMBED] = tensors[EMBED].astype(np.float16)
+        tensors[HEAD] = tensors[EMBED].astype(np.float32)
+
+    edit_tensors(folder, change)
+    edit(folder, tie_word_embeddings=True)
+    assert load(folder).config.tied
+
+
+def test_heads_are_compared_in_pieces(folder, monkeypatch):
+    monkeypatch.setattr(hwgen.safetensors_file, "PIECE", 1000)
+    for place, tied in ((None, True), (0, False), (67 * 48 - 1, False)):
+        def change(tensors, place=place):
+            tensors[HEAD] = tensors[EMBED].copy()
+            if place is not None:
+                tensors[HEAD].flat[place] += 1
+
+        edit_tensors(folder, change)
+        edit(folder, tie_word_embeddings=True)
+        assert load(folder).config.tied == tied
+
+
+def test_a_stored_head_of_another_shape_is_refused(folder):
+    edit_tensors(folder, lambda tensors: tensors.update({HEAD: np.ones((60, 48), np.float32)}))
+    edit(folder, tie_word_embeddings=True)
+    assert "tensor lm_head.weight must have shape [67, 48], not [60, 48]" in refused(folder)
+    edit_tensors(folder, lambda tensors: [tensors.pop(name) for name in (HEAD, EMBED)])
+    assert "tensor model.embed_tokens.weight must be present" in refused(folder)
+
+
+# how answers end
+
+def ends(folder, **generation):
+    (folder / "generation_config.json").write_text(json.dumps(generation))
+    return load(folder, weights=False)
+
+
+@pytest.mark.parametrize("ids", [5, [5], [7, 5, 66], [7, 7, 5]])
+def test_generation_config_says_how_answers_end(folder, ids):
+    edit(folder, eos_token_id=2)
+    loaded = ends(folder, eos_token_id=ids)
+    theirs = LlamaForCausalLM.from_pretrained(folder).generation_config.eos_token_id
+    assert loaded.config.eos_ids == tuple(dict.fromkeys(theirs if isinstance(theirs, list) else [theirs]))
+    assert loaded.config.eos == loaded.config.eos_ids[0] and not loaded.notes
+
+
+def test_without_a_generation_config_config_json_says_it(folder):
+    (folder / "generation_config.json").unlink()
+    edit(folder, eos_token_id=[9, 3, 9])
+    config = load(folder, weights=False).config
+    assert (config.eos, config.eos_ids) == (9, (9, 3))
+
+
+def test_a_generation_config_that_names_no_end(folder):
+    loaded = ends(folder, do_sample=False)
+    assert LlamaForCausalLM.from_pretrained(folder).generation_config.eos_token_id is None
+    assert (loaded.config.eos, loaded.config.eos_ids) == (None, ())
+    assert loaded.notes == (
+        "no token ends a text: generation_config.json, which counts before config.json, names none",)
+
+
+def test_ends_that_are_no_tokens(folder):
+    loaded = ends(folder, eos_token_id=[100, 5, 67])
+    assert loaded.config.eos_ids == (5,)
+    assert loaded.notes == ("left out of generation_config.json: ends of text that are no tokens of the model, 100, "
+                            "67",)
+
+
+@pytest.mark.parametrize("text", ["[]", "{", '{"eos_token_id": "x"}', '{"eos_token_id": [1, 2.5]}',
+                                  '{"eos_token_id": [-1]}', '{"eos_token_id": true}', '{"eos_token_id": [[1]]}'])
+def test_damaged_generation_config(folder, text):
+    (folder / "generation_config.json").write_text(text)
+    message = refused(folder, weights=False)
+    assert "generation_config.json" in message and " must be " in message
+
+
+def test_options_that_change_the_likeliest_token_are_named(folder):
+    loaded = ends(folder, eos_token_id=2, repetition_penalty=1.1, do_sample=True, temperature=0.6, num_beams=1,
+                  suppress_tokens=[3], min_length=0)
+    assert loaded.notes == ("left out of generation_config.json: repetition_penalty, suppress_tokens (the likeliest "
+                            "token is taken as it is)",)
+
+
+def test_a_tokenizer_that_must_be_converted(folder):
+    (folder / "tokenizer.model").touch()
+    (note,) = load(folder).notes
+    assert "there must be a tokenizer.json, not only tokenizer.model: make it with AutoTokenizer.from_pretr" in note
+    assert not load(folder, weights=False).notes

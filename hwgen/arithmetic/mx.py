@@ -15,6 +15,8 @@ BLOCK = 32
 SCALE_BIAS = 127
 ELEMENT_FRACTION = 6
 SCALE_MAX = 254
+LIMBS_MAX = 127 * 256 + 127
+"""Largest int16 that two elements hold as 256 * high + low, as a table in weight ROM has it."""
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from hwgen.arithmetic.mx import BLOCK, Mx
+from hwgen.arithmetic.mx import BLOCK, LIMBS_MAX, Mx
 from hwgen.arithmetic.mxfp4 import encode
+from hwgen.errors import HwgenError
 
 HIGH_LIMB, LOW_LIMB = 129, 121
 """Scale codes of a two-limb table: 64 * hi shifts to 256 * hi, 64 * lo to lo."""
@@ -72,6 +73,8 @@ def _words(elements, scales, vlen):
 def pack_table(values: np.ndarray, vlen: int) -> np.ndarray:
     """uint8 [rows * words * 2, word_bytes] of int16 tables [rows, n] in two limbs: 256 * hi + lo, lo in -128..127."""
     values = np.asarray(values, np.int64)
+    if (worst := values.max(initial=0)) > LIMBS_MAX:
+        raise HwgenError(f"Numbers of a table must be at most {LIMBS_MAX}, not {worst}: quantise the model again")
     values = np.pad(values, ((0, 0), (0, -values.shape[1] % vlen))).reshape(values.shape[0], -1, vlen)
     low = ((values + 128) & 255) - 128
     limbs = np.stack([(values - low) >> 8, low], 2).astype(np.int8).view(np.uint8)
