@@ -41,7 +41,8 @@ class Scenario:
     def __post_init__(self):
         node(self.nm)
         if not 1 <= self.context <= self.workload.max_context:
-            raise HwgenError(f"Context must be 1 to {self.workload.max_context}, not {self.context!r}")
+            raise HwgenError(f"Context must be 1 to {self.workload.max_context}{self.workload.why_no_longer}, "
+                             f"not {self.context!r}")
         if self.position is not None and not 0 <= self.position < self.context:
             raise HwgenError(f"Position must be 0 to {self.context - 1}, not {self.position!r}")
         longest = self.context - self.workload.image_tokens

@@ -47,7 +47,13 @@ class Workload:
     head_dim = property(lambda self: self.config.head_dim)
     vocab = property(lambda self: self.config.vocab)
     tied = property(lambda self: self.config.tied)
-    max_context = property(lambda self: self.context or self.config.max_context)
+    max_context = property(lambda self: self.context or self.config.longest_context()[0])
+
+    @property
+    def why_no_longer(self) -> str:
+        """What ends the context before the model's own longest, in brackets; empty where nothing does."""
+        longest, limit = self.config.longest_context()
+        return f" ({limit})" if self.max_context == longest < self.config.max_context else ""
 
     @cached_property
     def operators(self) -> tuple[Operator, ...]:

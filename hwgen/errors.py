@@ -27,7 +27,8 @@ class NotKept(HwgenError):
 
 def shown(value: object) -> str:
     """A value as a sentence has it: its repr, of long strings, lists and objects only what tells them apart."""
-    return _repr.repr(value)
+    text = _repr.repr(value)
+    return text if len(text) <= 3 * LONGEST else f"{text[: 3 * LONGEST]}..."
 
 
 def listed(names: list[str]) -> str:

@@ -161,8 +161,8 @@ def tensor_problems(config: ModelConfig, names: dict[str, str], found: dict[str,
         problems.append(_several("must be present", missing))
     shapes = {names[name]: shape for name, shape in tensor_shapes(config).items() if names[name] in found}
     if misshapen := [name for name, shape in shapes.items() if found[name][0] != shape]:
-        wanted, actual = (listed([shown(list(shape)) for shape in of]) for of in (
-            [shapes[name] for name in misshapen], [found[name][0] for name in misshapen]))
+        wanted, actual = (", ".join(shown(list(of(name))) for name in misshapen[:3]) for of in (
+            lambda name: shapes[name], lambda name: found[name][0]))
         problems.append(_several(f"must have shape {wanted}, not {actual}", misshapen))
     if unread := [name for name in shapes if found[name][1] not in types]:
         kinds = listed(sorted({found[name][1] for name in unread}))

@@ -5,15 +5,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
-from tiny_llama import CASES, LLAMA3, some_tokens, tiny, torch_logits
-from transformers import LlamaForCausalLM
+from tiny_llama import CASES, LLAMA3, SIZES, some_tokens, tiny, torch_logits
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 import hwgen.safetensors_file
 from explore.workload import read_workload
 from hwgen.errors import HwgenError
 from hwgen.float_model import logits
+from hwgen.hf_config import parse_config
 from hwgen.load import load
 from hwgen.model_config import Llama3Scaling, ModelConfig
+from hwgen.quantize import check_context
 
 HUGE = 10**400
 """A whole number that no float holds."""
@@ -483,3 +485,103 @@ def test_a_tokenizer_that_must_be_converted(folder):
     (note,) = load(folder).notes
     assert "there must be a tokenizer.json, not only tokenizer.model: make it with AutoTokenizer.from_pretr" in note
     assert not load(folder, weights=False).notes
+
+
+# sliding windows
+
+SLIDING = ["full_attention", "sliding_attention"]
+
+
+@pytest.mark.parametrize(("kind", "options", "longest"), [
+    ("mistral", {"sliding_window": 20}, 20),
+    ("mistral", {"sliding_window": 20, "layer_types": SLIDING}, 20),
+    ("mistral", {"sliding_window": 20, "layer_types": ["full_attention"] * 2}, 64),
+    ("mistral", {"sliding_window": 64}, 64),
+    ("mistral", {"sliding_window": None}, 64),
+    ("qwen2", {"sliding_window": 20, "use_sliding_window": True, "max_window_layers": 1}, 20),
+    ("qwen2", {"sliding_window": 20, "use_sliding_window": True, "max_window_layers": 2}, 64),
+    ("qwen2", {"sliding_window": 20, "use_sliding_window": True}, 64),
+    ("qwen2", {"sliding_window": 20, "max_window_layers": 0}, 64),
+    ("qwen2", {"sliding_window": 20, "use_sliding_window": True, "layer_types": SLIDING}, 20),
+    ("qwen2", {"sliding_window": 20, "use_sliding_window": True, "max_window_layers": 0,
+               "layer_types": ["full_attention"] * 2}, 64),
+])
+def test_a_window_limits_the_context_and_nothing_else(tmp_path, kind, options, longest):
+    """Up to the longest context the logits are those of transformers, and beyond they would not be."""
+    tiny(kind, head_dim=8).save_pretrained(tmp_path)
+    raw = json.loads((tmp_path / "config.json").read_text())
+    raw.pop("layer_types", None)
+    (tmp_path / "config.json").write_text(json.dumps(raw | options))
+    theirs = AutoModelForCausalLM.from_pretrained(tmp_path, dtype=torch.float32, attn_implementation="eager")
+    loaded, tokens = load(tmp_path), some_tokens(theirs, 1, 64)
+    wanted, ours = torch_logits(theirs, tokens), logits(loaded, tokens)
+    np.testing.assert_allclose(ours[:, :longest], wanted[:, :longest], atol=1e-4, rtol=0)
+    assert check_context(loaded.config, None) == check_context(loaded.config, longest) == longest
+    assert read_workload(tmp_path).max_context == longest
+    if longest < 64:
+        assert np.abs(ours[:, longest:] - wanted[:, longest:]).max() > 0.01
+        with pytest.raises(HwgenError, match=r"Context must be 1 to 20 \(the model's sliding window\), not 21"):
+            check_context(loaded.config, 21)
+
+
+@pytest.mark.parametrize(("values", "window"), [
+    ({"model_type": "mistral"}, 4096), ({"model_type": "qwen2"}, None),
+    ({"model_type": "qwen2", "use_sliding_window": True, "num_hidden_layers": 28}, None),
+    ({"model_type": "qwen2", "use_sliding_window": True, "num_hidden_layers": 29}, 4096), ({}, None),
+    ({"sliding_window": 4}, None), ({"sliding_window": 40, "layer_types": SLIDING}, 40)])
+def test_windows_of_a_config_that_says_nothing(folder, values, window):
+    edit(folder, architectures=None, **values)
+    assert load(folder, weights=False).config.window == window
+
+
+@pytest.mark.parametrize(("values", "message"), [
+    ({"sliding_window": 0}, "sliding_window must be null or a whole number from 1, not 0"),
+    ({"sliding_window": "all"}, "sliding_window must be null or a whole number from 1, not 'all'"),
+    ({"layer_types": "full_attention"}, "layer_types must be a list of 'full_attention' and 'sliding_attention', not"),
+    ({"layer_types": ["chunked_attention"] * 2}, "layer_types must be a list of .*, not 'chunked_attention'"),
+    ({"layer_types": SLIDING * 500}, "layer_types must be a list of num_hidden_layers 2, not 1000"),
+    ({"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": "2"}, "max_window_layers must be a"),
+    ({"model_type": "qwen2", "layer_types": SLIDING, "sliding_window": 20},
+     "layer_types must all be 'full_attention' without a sliding window, not "),
+])
+def test_windows_that_are_none(folder, values, message):
+    edit(folder, **{"model_type": "mistral", "architectures": None} | values)
+    with pytest.raises(HwgenError, match=message) as error:
+        load(folder, weights=False)
+    assert len(str(error.value)) < 200 + len(str(folder))
+
+
+def test_a_window_of_a_language_part_may_be_null():
+    text = SIZES | {"model_type": "mistral", "sliding_window": None}
+    assert parse_config({"model_type": "idefics3", "text_config": text}, "tiny").window is None
+
+
+# sentences stay short
+
+def test_many_tensors_make_one_sentence_of_a_kind(tmp_path):
+    tiny(num_hidden_layers=12).save_pretrained(tmp_path)
+    for change, kinds in (
+            (lambda name, array: array.astype(np.int8), ["be F32, F16, BF16, not I8"]),
+            (lambda name, array: array[..., :-1],
+             ["have shape [67, 48], [48], [48, 48], not [67, 47], [47], [48, 47]"]),
+            (lambda name, array: array[:-1].astype(np.int64 if "mlp" in name else np.float64),
+             ["have shape ", "be F32, F16, BF16, not F64, I64"])):
+        tensors = load_file(tmp_path / "model.safetensors")
+        save_file({name: np.ascontiguousarray(change(name, a)) for name, a in tensors.items()},
+                  tmp_path / "model.safetensors")
+        message = refused(tmp_path)
+        assert message.count(" and 108 more must ") == len(kinds) and all(f"must {kind}" in message for kind in kinds)
+        assert len(message) < 700 + len(str(tmp_path))
+        save_file(tensors, tmp_path / "model.safetensors")
+
+
+@pytest.mark.parametrize("values", [
+    {"model_type": "x" * 9999}, {"architectures": ["LlamaForCausalLM"] * 999}, {"hidden_act": list(range(999))},
+    {"num_experts": [[1] * 999] * 999}, {"eos_token_id": [1.5] * 999}, {"eos_token_id": list(range(-999, 0))},
+    {"layer_types": ["x" * 9999] * 2}, {"partial_rotary_factor": "1" * 9999},
+    {"hidden_size": {"a" * 99: ["b" * 99] * 99}}, {"model_type": "idefics3", "text_config": "x" * 9999},
+    {"transformers_weights": "x" * 9999},
+], ids=lambda values: next(iter(values)))
+def test_long_values_are_cut(folder, values):
+    edit(folder, **values)
+    assert len(refused(folder)) < 400 + len(str(folder))
