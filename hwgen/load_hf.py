@@ -45,8 +45,7 @@ def load_hf(folder: Path, *, weights: bool = True) -> FloatModel:
     config, notes = _with_generation(parse_config(raw, str(folder)), folder)
     if vision:
         notes.append(VISION_NOTE)
-    tokenizer_file = folder / "tokenizer.json"
-    tokenizer = Tokenizer.from_file(tokenizer_file) if tokenizer_file.is_file() else None
+    tokenizer = _tokenizer(folder)
     if not weights:
         return FloatModel(config, {}, tokenizer, str(folder), tuple(notes))
     notes += _notes_of_files(folder, raw)
@@ -94,11 +93,21 @@ def _notes_of_files(folder: Path, raw: dict) -> list[str]:
         notes.append(f"left out, as in transformers: {listed(idle)} (an adapter without an {ADAPTER})")
     if raw.get("transformers_weights") is None and _present(folder, (WEIGHTS, INDEX)) == [WEIGHTS, INDEX]:
         notes.append(f"left out, as in transformers: {INDEX}, as there is a {WEIGHTS}")
-    if not (folder / "tokenizer.json").is_file() and (sources := _present(folder, TOKENIZERS)):
-        notes.append(f"for text there must be a tokenizer.json, not only {listed(sources)}: make it with "
-                     f"AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r}) of the package "
-                     "transformers; token ids need none")
     return notes
+
+
+def _tokenizer(folder: Path) -> Tokenizer | None:
+    """That of tokenizer.json; with only other files that tokenizers are made of, one that says so when it is used."""
+    if (folder / "tokenizer.json").is_file():
+        return Tokenizer.from_file(folder / "tokenizer.json")
+    sources = _present(folder, TOKENIZERS)
+
+    def refuse():
+        raise HwgenError(f"Tokenizer of {str(folder)!r} must be a tokenizer.json, not only {listed(sources)}: make it "
+                         f"with AutoTokenizer.from_pretrained({str(folder)!r}).save_pretrained({str(folder)!r}) of the "
+                         "package transformers")
+
+    return Tokenizer(refuse) if sources else None
 
 
 def _present(folder: Path, names: tuple[str, ...]) -> list[str]:

@@ -16,6 +16,7 @@ from hwgen.hf_config import parse_config
 from hwgen.load import load
 from hwgen.model_config import Llama3Scaling, ModelConfig
 from hwgen.quantize import check_context
+from hwgen.tokenizer import readable
 
 HUGE = 10**400
 """A whole number that no float holds."""
@@ -273,7 +274,7 @@ def test_shards_lie_in_the_folder(folder, shard):
 
 def test_damaged_index_and_tokenizer(folder):
     (folder / "tokenizer.json").write_text("{}")
-    assert "Tokenizer must be a tokenizer.json" in refused(folder)
+    assert "Tokenizer must be a tokenizer.json" in load(folder).tokenizer.problem
     (folder / "tokenizer.json").unlink()
     (folder / "model.safetensors").unlink()
     (folder / "model.safetensors.index.json").write_text('{"weight_map": 3}')
@@ -483,9 +484,11 @@ def test_options_that_change_the_likeliest_token_are_named(folder):
 
 def test_a_tokenizer_that_must_be_converted(folder):
     (folder / "tokenizer.model").touch()
-    (note,) = load(folder).notes
-    assert "there must be a tokenizer.json, not only tokenizer.model: make it with AutoTokenizer.from_pretr" in note
-    assert not load(folder, weights=False).notes
+    loaded = load(folder)
+    assert "must be a tokenizer.json, not only tokenizer.model: make it with AutoTokenizer." in loaded.tokenizer.problem
+    with pytest.raises(HwgenError, match="must be a tokenizer.json, not only tokenizer.model"):
+        loaded.tokenizer.encode("Once")
+    assert not loaded.notes and readable(loaded.tokenizer) is None
 
 
 # sliding windows
