@@ -65,10 +65,12 @@ def _fill_closed():
             os.set_inheritable(number, True)
 
 
-def _rewrapped(stream: io.TextIOWrapper | None, number: int, kind: type) -> io.TextIOWrapper:
-    """The same stream with the manners of `kind`; what its encoding lacks is replaced."""
+def _rewrapped(stream: io.TextIOBase | None, number: int, kind: type) -> io.TextIOBase:
+    """The same stream with the manners of `kind`, if it is Python's own; what its encoding lacks is replaced."""
     if stream is None:
         return kind(open(number, "wb", closefd=False), "utf-8", "replace")  # noqa: SIM115
+    if type(stream) is not io.TextIOWrapper:
+        return stream
     settings = stream.encoding, stream.errors if number == 2 else "replace"
     buffered, through = stream.line_buffering, stream.write_through
     return kind(stream.detach(), *settings, line_buffering=buffered, write_through=through)
