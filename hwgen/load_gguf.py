@@ -5,13 +5,12 @@ import struct
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from reprlib import repr as shown
 
 import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, ReaderTensor
 from gguf.quants import dequantize
 
-from hwgen.errors import HwgenError
+from hwgen.errors import HwgenError, shown
 from hwgen.float_model import FloatModel, LazyTensors
 from hwgen.isa import ENDS
 from hwgen.model_config import ModelConfig, file_names, size_problems, tensor_problems, tensor_shapes
@@ -183,7 +182,7 @@ def _parts(file: _File) -> list[_File]:
         raise HwgenError(f"File of a split GGUF model must be named NAME-{no + 1:05}-of-{count:05}.gguf, as its "
                          f"split.no and split.count say, not {file.path.name!r}")
     if missing := [path(i).name for i in range(count) if not path(i).is_file()]:
-        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+        more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""  # names of files in full, however long
         raise HwgenError(f"Split GGUF model {str(file.path)!r} must have {', '.join(missing[:3])}{more} beside it")
     parts = [file if i == no else _open(path(i)) for i in range(count)]
     for i, part in enumerate(parts):
@@ -247,9 +246,8 @@ def _unsupported(architecture: str, fields: dict, stored: dict) -> list[str]:
     if get("rope.scaling.type") is None and get("rope.scaling.factor", 1.0) not in (0.0, 1.0):
         problems.append(f"{architecture}.rope.scaling.factor must be 1 or absent without a "
                         f"{architecture}.rope.scaling.type, not {shown(get('rope.scaling.factor'))}")
-    window, context = get("attention.sliding_window"), get("context_length", 0)
-    if window and window < context:
-        problems.append(f"{architecture}.attention.sliding_window must be absent or at least {context}, not {window}")
+    if (window := get("attention.sliding_window", 0)) < 0:
+        problems.append(f"{architecture}.attention.sliding_window must be 0 (none), more or absent, not {window}")
     if ROPE_FACTORS in stored and stored[ROPE_FACTORS].tensor_type.name not in TYPES:
         problems.append(f"tensor {ROPE_FACTORS} must be F32, not {stored[ROPE_FACTORS].tensor_type.name}")
     return problems
@@ -277,6 +275,7 @@ def _sizes(architecture: str, fields: dict, stored: dict) -> tuple[ModelConfig |
         attention_bias=ARCHITECTURES[architecture].biased or bool(biases & {"q", "k", "v"}), output_bias="o" in biases,
         mlp_bias=bool(biases & {"gate", "up", "down"}), bos=bos, eos_ids=ends[:ENDS],
         rope_theta=float(get("rope.freq_base", 10000.0)), rope_factors=_rope_factors(stored),
+        window=get("attention.sliding_window") or None,
     )
     names = {field: f"{architecture}.{name}" for field, name in NAMES.items()} | GENERAL_NAMES
     return config, problems + size_problems(config, names)
