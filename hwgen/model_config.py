@@ -185,8 +185,8 @@ def size_problems(config: ModelConfig, names: Mapping[str, str]) -> list[str]:
     ]
     if problems:
         return problems
-    for name, tokens in (("bos", end_ids(config.bos)), ("eos", config.eos_ids)):
-        outside = [token for token in tokens if not 0 <= token < config.vocab]
+    for name, tokens in (("bos", (config.bos,)), ("eos", config.eos_ids)):
+        outside = [token for token in tokens if token is not None and not 0 <= token < config.vocab]
         if outside:
             problems.append(f"{names[name]} must be 0 to {config.vocab - 1}, not {shown(outside[0])}")
     if (count := len(end_ids(config.eos_ids))) > ENDS:

@@ -23,6 +23,7 @@ _FAR = 17 << 12
 _EXP2 = tables.exp2_negative(np.arange(_FAR + 1)).astype(np.int32)
 """Every numerator by distance from the maximum; 0 from _FAR on."""
 Ends = int | Iterable[int] | None
+"""Ids that end a run: one, several, or none."""
 
 
 class Reference:
