@@ -10,6 +10,7 @@ from amaranth.hdl import Module, Signal
 from amaranth.lib import data, fifo, stream, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+from names_check import check_names
 
 from hwgen.emit.chip import ChipSpec, TileKind, TilePlace, chip_files, chip_text
 from hwgen.emit.component import KNOBS, component_files, parse_settings
@@ -147,6 +148,12 @@ def test_chip_lints_in_verilator(which, request):
     result = run("verilator", "--lint-only", "-Wall", "--top-module", "chip", "lint.vlt", "-f", "filelist.f", cwd=chip)
     assert result.returncode == 0, result.stderr
     assert "Warning" not in result.stderr
+
+
+@pytest.mark.parametrize("which", ["chip", "chip_with_channels"])
+def test_names_of_a_chip(which, request):
+    for path in request.getfixturevalue(which).rglob("*.v"):
+        check_names(path.read_text())
 
 
 @pytest.mark.parametrize("which", ["chip", "chip_with_channels"])

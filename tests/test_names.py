@@ -1,7 +1,6 @@
 # amaranth: UnusedElaboratable=no
 """Names in the emitted Verilog: plain, unlike, and no words of the language."""
 
-import re
 import subprocess
 
 import pytest
@@ -9,11 +8,12 @@ from amaranth.hdl import Array, Module, Signal
 from amaranth.lib import data, wiring
 from amaranth.lib.memory import Memory
 from amaranth.lib.wiring import In, Out
+from names_check import check_names
 
 from hwgen.design import Design, TileClass
 from hwgen.emit.component import KNOBS, component_files
 from hwgen.emit.mesh import mesh_files
-from hwgen.emit.names import KEYWORDS, plain, with_plain_names
+from hwgen.emit.names import plain, with_plain_names
 from hwgen.emit.verilog import module_files, module_name
 
 _SMALL = {
@@ -23,40 +23,16 @@ _SMALL = {
     "vector-unit": {"lanes": 1, "vlen": 8, "streams": 2},
     "rom": {"wmem_kib": 1},
 }
-_USED = {
-    "always", "assign", "begin", "case", "casez", "default", "else", "end", "endcase", "endgenerate", "endmodule",
-    "for", "generate", "genvar", "if", "initial", "input", "integer", "localparam", "module", "output", "parameter",
-    "posedge", "reg", "signed", "wire",
-}
-"""Words of the language that emitted Verilog says."""
-_NO_NAMES = re.compile(r"\"[^\"]*\"|//.*|/\*.*?\*/|`\w+|\$[a-z]+|\d*'s?[bdh][0-9a-fxz]+", re.DOTALL | re.IGNORECASE)
-
-
-def check_names(text):
-    """Every identifier is plain and no keyword, and no two things of a module have one name."""
-    assert "\\" not in text
-    code = re.sub(r"//.*", "", text)
-    code = _NO_NAMES.sub(" ", code)
-    words = re.findall(r"[^\W\d][\w$]*|\$\S*", code)
-    assert not [word for word in words if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", word)]
-    assert set(words) & KEYWORDS <= _USED
-    for module in re.findall(r"^module .*?^endmodule", code, re.DOTALL | re.MULTILINE):
-        declared = re.findall(r"^  (?:wire|reg|integer) (?:signed )?(?:\[[^]]*\] )?(\w+)(?: \[[^]]*\])?;", module, re.M)
-        declared += re.findall(r"^  (?!else\b|module\b)\w+ (\w+) \($", module, re.M)
-        assert len(declared) == len(set(declared))
-
 
 @pytest.mark.parametrize("kind", KNOBS)
 def test_names_of_every_component(kind):
-    files = component_files(kind, _SMALL[kind])
-    for name, text in files.items():
+    for name, text in component_files(kind, _SMALL[kind]).items():
         if name.endswith(".v"):
             check_names(text)
-    assert files == component_files(kind, _SMALL[kind])
 
 
 def test_names_of_a_mesh():
-    for text in mesh_files(Design(2, 2, link_registers=1, classes=(TileClass("a"),))).values():
+    for text in mesh_files(Design(2, 1, link_registers=1, classes=(TileClass("a"),))).values():
         check_names(text)
 
 
