@@ -112,7 +112,9 @@ class MeshBench:
         try:
             answer = json.loads(done.stdout)
         except ValueError:
-            raise RuntimeError(f"The mesh's bench ended with status {done.returncode}: {done.stderr[-500:]}") from None
+            complaint = done.stderr.strip()[-400:] or "nothing"
+            raise HwgenError(f"Program of the mesh's bench must run to its end, but stopped with status "
+                             f"{done.returncode} and says: {complaint}") from None
         if "error" in answer:
             raise HwgenError(f"The network must deliver every packet once, whole and in order, but under {pattern} in "
                              f"{answer['error']}")

@@ -141,6 +141,13 @@ def test_refusals(arguments, message, tmp_path):
     assert not done.stdout and not (tmp_path / "out").exists()
 
 
+def test_a_program_that_is_killed_is_no_defect_of_the_network(mesh, monkeypatch):
+    real = subprocess.run
+    monkeypatch.setattr(subprocess, "run", lambda command, **how: real(["sh", "-c", "kill -9 $$"], **how))
+    with pytest.raises(HwgenError, match="must run to its end, but stopped with status -9 and says: nothing"):
+        mesh.run("uniform", load=0.1)
+
+
 def test_flits_too_narrow_to_tell_packets_apart(tmp_path):
     with pytest.raises(HwgenError, match="flit_bits must be at least 54 .* not 32"):
         MeshBench(Design(64, 64, flit_bits=32), tmp_path)
