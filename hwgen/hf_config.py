@@ -10,7 +10,15 @@ import math
 from pathlib import Path
 
 from hwgen.errors import HwgenError, shown
-from hwgen.model_config import LARGEST, Llama3Scaling, ModelConfig, end_ids, size_problems
+from hwgen.model_config import (
+    LARGEST,
+    ROPE_FACTOR_MAX,
+    ROPE_FACTOR_MIN,
+    Llama3Scaling,
+    ModelConfig,
+    end_ids,
+    size_problems,
+)
 from hwgen.rope import longrope_attention, yarn_attention, yarn_divisors
 
 MODEL_TYPES = {"llama": "LlamaForCausalLM", "mistral": "MistralForCausalLM", "qwen2": "Qwen2ForCausalLM"}
@@ -32,8 +40,7 @@ ROPE_NUMBERS = {
 """Type of RoPE -> numbers that its parameters must hold besides the base."""
 ROPE_OPTIONS = {"yarn": ("attention_factor", "beta_fast", "beta_slow", "mscale", "mscale_all_dim"),
                 "longrope": ("attention_factor", "factor")}
-POSITIVE, LEAST, MOST = ("factor", "attention_factor", "beta_fast", "beta_slow"), 1e-9, 1e9
-"""Numbers of RoPE that are factors, and what none of them leaves."""
+ROPE_FACTORS = ("factor", "attention_factor", "beta_fast", "beta_slow")
 
 
 def json_object(file: Path) -> dict:
@@ -236,8 +243,9 @@ def _rope_problems(rope: dict, kind: str, head_dim: int) -> list[str]:
         problems.append(f"rope parameters must hold the numbers {', '.join(lacking)}")
     problems += [f"{name} must be a finite number, not {shown(rope[name])}" for name in wrong]
     if kind != "llama3":
-        problems += [f"{name} must be {LEAST:g} to {MOST:g}, not {shown(rope[name])}" for name in POSITIVE
-                     if name in held and name not in wrong and not LEAST <= rope[name] <= MOST]
+        problems += [f"{name} must be {ROPE_FACTOR_MIN:g} to {ROPE_FACTOR_MAX:g}, not {shown(rope[name])}"
+                     for name in ROPE_FACTORS if name in held and name not in wrong
+                     and not ROPE_FACTOR_MIN <= rope[name] <= ROPE_FACTOR_MAX]
         problems += [f"{name} must be at least 0, not {shown(rope[name])}" for name in ("mscale", "mscale_all_dim")
                      if name in held and name not in wrong and rope[name] < 0]
     original, least = "original_max_position_embeddings", 2 if kind == "longrope" else 1

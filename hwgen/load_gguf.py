@@ -10,10 +10,20 @@ import numpy as np
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFReader, ReaderTensor
 from gguf.quants import dequantize
 
-from hwgen.errors import HwgenError, shown
+from hwgen.errors import HwgenError, listed, shown
 from hwgen.float_model import FloatModel, LazyTensors
 from hwgen.isa import ENDS
-from hwgen.model_config import ModelConfig, file_names, size_problems, tensor_problems, tensor_shapes
+from hwgen.model_config import (
+    LARGEST,
+    ROPE_FACTOR_MAX,
+    ROPE_FACTOR_MIN,
+    ModelConfig,
+    file_names,
+    size_problems,
+    tensor_problems,
+    tensor_shapes,
+)
+from hwgen.rope import yarn_attention, yarn_divisors
 from hwgen.tokenizer import Tokenizer, gguf_ends, gguf_notes
 
 
@@ -49,16 +59,22 @@ INSIDE = {
     "attn_norm": "attn_norm", "ffn_norm": "ffn_norm", "q": "attn_q", "k": "attn_k", "v": "attn_v",
     "o": "attn_output", "gate": "ffn_gate", "up": "ffn_up", "down": "ffn_down",
 }
-ROPE_FACTORS = "rope_freqs.weight"
+ROPE_FACTORS, ROPE_SHORT, ROPE_LONG = "rope_freqs.weight", "rope_factors_short.weight", "rope_factors_long.weight"
+ROPE_TYPES = ("none", "linear", "yarn", "longrope")
+YARN_FAST, YARN_SLOW = 32.0, 1.0
+"""YaRN's ramp in every model: llama.cpp reads no other for these architectures."""
 # Metadata under the architecture's name -> the one value with which a model computes plain Llama.
 PLAIN = {
-    "expert_count": 0, "rope.scaling.type": "none", "rope.scale_linear": 1.0, "attention.causal": True,
+    "expert_count": 0, "attention.causal": True,
     "attention.clamp_kqv": 0.0, "attention.max_alibi_bias": 0.0, "attention.scale": 0.0, "logit_scale": 1.0,
     "embedding_scale": 1.0, "residual_scale": 1.0, "use_parallel_residual": False,
 }
 SIZES = ("embedding_length", "block_count", "feed_forward_length", "attention.head_count", "context_length")
 OPTIONAL_SIZES = ("attention.head_count_kv", "attention.key_length", "attention.value_length", "rope.dimension_count",
-                  "attention.sliding_window")
+                  "attention.sliding_window", "rope.scaling.original_context_length")
+ROPE_NUMBERS = ("rope.freq_base", "rope.scaling.factor", "rope.scale_linear", "rope.scaling.attn_factor",
+                "rope.scaling.yarn_ext_factor", "rope.scaling.yarn_attn_factor", "rope.scaling.yarn_beta_fast",
+                "rope.scaling.yarn_beta_slow", "rope.scaling.yarn_log_multiplier")
 NORM_EPS = "attention.layer_norm_rms_epsilon"
 NAMES = {
     "hidden": "embedding_length", "layers": "block_count", "heads": "attention.head_count",
@@ -70,6 +86,8 @@ GENERAL_NAMES = {
 TOKEN_IDS = tuple(f"tokenizer.ggml.{name}_token_id" for name in ("bos", "eos", "eot", "eom", "fim_pad", "fim_rep",
                                                                  "fim_sep"))
 PART_NAME = re.compile(r"(.*)-[0-9]{5}-of-[0-9]{5}\.gguf", re.DOTALL)
+PIECE = 1 << 22
+"""Bytes of two tensors that are compared at a time."""
 DAMAGE = (ValueError, LookupError, OverflowError, TypeError, MemoryError, AttributeError, RecursionError)
 
 
@@ -77,7 +95,7 @@ def load_gguf(path: Path, *, weights: bool = True) -> FloatModel:
     """Reads a GGUF file, or all files of a split one given any of them; see `hwgen.load.load`."""
     fields, stored = _whole(path)
     config = _config(path, fields, stored)
-    tensors = _tensors(path, stored, config, fields["general.architecture"]) if weights else {}
+    tensors = _tensors(path, fields, stored, config) if weights else {}
     return FloatModel(config, tensors, Tokenizer.from_gguf(fields), str(path), _notes(fields, config))
 
 
@@ -230,7 +248,7 @@ def _checked(architecture: str, fields: dict, stored: dict) -> tuple[list[str], 
 
 def _wrong_types(architecture: str, fields: dict) -> list[str]:
     whole = [*(f"{architecture}.{name}" for name in (*SIZES, *OPTIONAL_SIZES)), *TOKEN_IDS]
-    numbers = [f"{architecture}.{name}" for name in (NORM_EPS, "rope.freq_base")]
+    numbers = [f"{architecture}.{name}" for name in (NORM_EPS, *ROPE_NUMBERS)]
     kinds = [("one whole number", (int,), whole), ("one number", (int, float), numbers)]
     return [f"{name} must be {words}, not {shown(fields[name])}" for words, types, names in kinds for name in names
             if name in fields and type(fields[name]) not in types]
@@ -242,15 +260,78 @@ def _unsupported(architecture: str, fields: dict, stored: dict) -> list[str]:
 
     problems = [f"{architecture}.{name} must be {plain!r} or absent, not {shown(get(name))}"
                 for name, plain in PLAIN.items() if get(name, plain) != plain]
-    # without a type the factor would scale positions linearly
-    if get("rope.scaling.type") is None and get("rope.scaling.factor", 1.0) not in (0.0, 1.0):
-        problems.append(f"{architecture}.rope.scaling.factor must be 1 or absent without a "
-                        f"{architecture}.rope.scaling.type, not {shown(get('rope.scaling.factor'))}")
     if (window := get("attention.sliding_window", 0)) < 0:
         problems.append(f"{architecture}.attention.sliding_window must be 0 (none), more or absent, not {window}")
-    if ROPE_FACTORS in stored and stored[ROPE_FACTORS].tensor_type.name not in TYPES:
-        problems.append(f"tensor {ROPE_FACTORS} must be F32, not {stored[ROPE_FACTORS].tensor_type.name}")
+    problems += [f"tensor {name} must be F32, not {stored[name].tensor_type.name}"
+                 for name in (ROPE_FACTORS, ROPE_SHORT, ROPE_LONG)
+                 if name in stored and stored[name].tensor_type.name not in TYPES]
+    return problems + _rope_problems(architecture, fields, stored)
+
+
+def _rope_problems(architecture: str, fields: dict, stored: dict) -> list[str]:
+    """Why what the metadata say about RoPE cannot be built."""
+    def get(name, default=None):
+        return fields.get(f"{architecture}.rope.{name}", default)
+
+    if (kind := get("scaling.type", "linear")) not in ROPE_TYPES:
+        return [f"{architecture}.rope.scaling.type must be {', '.join(map(repr, ROPE_TYPES))} or absent, "
+                f"not {shown(kind)}"]
+    problems = [f"{architecture}.rope.{name} must be {ROPE_FACTOR_MIN:g} to {ROPE_FACTOR_MAX:g} or absent, "
+                f"not {shown(get(name))}" for name in ("scaling.factor", "scale_linear", "scaling.attn_factor")
+                if get(name) and not ROPE_FACTOR_MIN <= get(name) <= ROPE_FACTOR_MAX]
+    original, longest = get("scaling.original_context_length"), LARGEST["max_context"]
+    if original is not None and not 1 <= original <= longest:
+        problems.append(f"{architecture}.rope.scaling.original_context_length must be 1 to {longest}, not {original}")
+    lacking = [name for name in (ROPE_SHORT, ROPE_LONG) if kind == "longrope" and name not in stored]
+    if lacking:
+        problems.append(f"tensors must be present for {architecture}.rope.scaling.type 'longrope': {listed(lacking)}")
+    return problems + (_yarn_problems(architecture, fields) if kind == "yarn" and not problems else [])
+
+
+def _yarn_problems(architecture: str, fields: dict) -> list[str]:
+    """Numbers of YaRN that readers of these files disagree about."""
+    def get(name, default):
+        return fields.get(f"{architecture}.rope.{name}", default)
+
+    stated = yarn_attention(_rope_scale(architecture, fields))
+    plain = {"yarn_ext_factor": (1.0, -1.0), "yarn_attn_factor": (1.0, stated), "yarn_beta_fast": (YARN_FAST,),
+             "yarn_beta_slow": (YARN_SLOW,), "yarn_log_multiplier": (0.0,)}
+    problems = [f"{architecture}.rope.scaling.{name} must be {values[0]:g} or absent, "
+                f"not {shown(get(f'scaling.{name}', None))}" for name, values in plain.items()
+                if not any(np.isclose(get(f"scaling.{name}", values[0]), value, rtol=1e-4) for value in values)]
+    if not get("freq_base", 10000.0) > 1:
+        problems.append(f"{architecture}.rope.freq_base must be above 1 for 'yarn', "
+                        f"not {shown(get('freq_base', None))}")
     return problems
+
+
+def _rope_scale(architecture: str, fields: dict) -> float:
+    """What positions are divided by; a factor of 0 counts as none."""
+    factor = fields.get(f"{architecture}.rope.scaling.factor", fields.get(f"{architecture}.rope.scale_linear"))
+    return float(factor or 1.0)
+
+
+def _rope(architecture: str, fields: dict, stored: dict, head_dim: int, context: int) -> dict:
+    """The fields of a ModelConfig about RoPE, of metadata in which `_rope_problems` finds none."""
+    def get(name, default=None):
+        return fields.get(f"{architecture}.rope.{name}", default)
+
+    kind, scale = get("scaling.type", "linear"), _rope_scale(architecture, fields)
+    theta, attention = float(get("freq_base", 10000.0)), float(get("scaling.attn_factor", 1.0))
+    original = max(1, get("scaling.original_context_length", context))
+    divisors, limit = _vector(stored, ROPE_FACTORS), None
+    if kind == "longrope":
+        divisors, long = _vector(stored, ROPE_SHORT), _vector(stored, ROPE_LONG)
+        limit = original if original < context and not np.array_equal(divisors, long) else None
+    if kind == "yarn":
+        attention *= yarn_attention(scale)
+    if kind == "yarn" and 2 <= head_dim <= LARGEST["head_dim"] and theta > 1:
+        stretched = np.array(yarn_divisors(theta, head_dim, scale, original, YARN_FAST, YARN_SLOW))
+        divisors = stretched if divisors is None or divisors.shape != stretched.shape else divisors * stretched
+    elif kind not in ("none", "yarn") and scale != 1 and head_dim <= LARGEST["head_dim"]:
+        divisors = (np.ones(head_dim // 2) if divisors is None else divisors) * scale
+    return {"rope_theta": theta, "rope_factors": None if divisors is None else tuple(divisors.tolist()),
+            "rope_attention": attention, "rope_context": limit}
 
 
 def _sizes(architecture: str, fields: dict, stored: dict) -> tuple[ModelConfig | None, list[str]]:
@@ -271,11 +352,12 @@ def _sizes(architecture: str, fields: dict, stored: dict) -> tuple[ModelConfig |
     config = ModelConfig(
         vocab=vocab, hidden=hidden, layers=get("block_count"), heads=heads,
         kv_heads=get("attention.head_count_kv", heads), head_dim=head_dim, ffn=get("feed_forward_length"),
-        norm_eps=float(get(NORM_EPS)), max_context=get("context_length"), tied=OUTSIDE["head"] not in stored,
+        norm_eps=float(get(NORM_EPS)), max_context=get("context_length"), tied=_is_tied(stored),
         attention_bias=ARCHITECTURES[architecture].biased or bool(biases & {"q", "k", "v"}), output_bias="o" in biases,
         mlp_bias=bool(biases & {"gate", "up", "down"}), bos=bos, eos_ids=ends[:ENDS],
-        rope_theta=float(get("rope.freq_base", 10000.0)), rope_factors=_rope_factors(stored),
         window=get("attention.sliding_window") or None,
+        **({} if _rope_problems(architecture, fields, stored) else _rope(
+            architecture, fields, stored, head_dim, get("context_length"))),
     )
     names = {field: f"{architecture}.{name}" for field, name in NAMES.items()} | GENERAL_NAMES
     return config, problems + size_problems(config, names)
@@ -287,25 +369,40 @@ def _biases(stored: dict) -> set[str]:
     return {part for part, name in INSIDE.items() if name in found}
 
 
-def _rope_factors(stored: dict) -> tuple[float, ...] | None:
-    if ROPE_FACTORS not in stored:
+def _vector(stored: dict, name: str) -> np.ndarray | None:
+    """The numbers of a tensor as float64; None where it is absent or of a type that is refused."""
+    tensor = stored.get(name)
+    if tensor is None or tensor.tensor_type.name not in TYPES:
         return None
-    factors = stored[ROPE_FACTORS]
-    if factors.tensor_type.name not in TYPES:
-        return None
-    return tuple(dequantize(factors.data, factors.tensor_type).astype(float).ravel().tolist())
+    return dequantize(tensor.data, tensor.tensor_type).astype(float).ravel()
+
+
+def _is_tied(stored: dict) -> bool:
+    """Whether the embedding is the head: no head is stored, or the same one. Read in pieces."""
+    embed, head = (stored.get(OUTSIDE[name]) for name in ("embed", "head"))
+    if head is None:
+        return True
+    if head.tensor_type != embed.tensor_type or head.data.shape != embed.data.shape:
+        return False
+    rows = max(1, PIECE // max(1, embed.data[:1].nbytes))
+    return all(np.array_equal(embed.data[start : start + rows], head.data[start : start + rows])
+               for start in range(0, len(embed.data), rows))
 
 
 # weights
 
-def _tensors(path: Path, stored: dict, config: ModelConfig, architecture: str) -> LazyTensors:
+def _tensors(path: Path, fields: dict, stored: dict, config: ModelConfig) -> LazyTensors:
+    architecture = fields["general.architecture"]
     kind, shapes = ARCHITECTURES[architecture], tensor_shapes(config)
     names = file_names(config, OUTSIDE, "blk", INSIDE)
     zeros = set() if kind.biased else {name for name in names if _lacks_bias(name, _biases(stored))}
     found = {name: (tuple(reversed(tensor.shape.tolist())), tensor.tensor_type.name)
              for name, tensor in stored.items()}
     found |= {names[name]: (shapes[name], TYPES[0]) for name in zeros}
-    if problems := tensor_problems(config, names, found, TYPES, (ROPE_FACTORS,)):
+    if config.tied:
+        found.pop(OUTSIDE["head"], None)
+    rope = (ROPE_SHORT, ROPE_LONG) if fields.get(f"{architecture}.rope.scaling.type") == "longrope" else (ROPE_FACTORS,)
+    if problems := tensor_problems(config, names, found, TYPES, rope):
         raise HwgenError(f"Model {str(path)!r} has unusable weights: {'; '.join(problems)}")
     readers = {name: partial(np.zeros, shapes[name], np.float32) if name in zeros else partial(
                    _read, stored[file].data, stored[file].tensor_type, kind.paired * _rotated_heads(name, config))

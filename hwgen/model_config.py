@@ -23,7 +23,8 @@ ROPE_FRACTION = 14
 """Fraction bits of cosines and sines in the integer graph."""
 ROPE_ATTENTION_MAX = LIMBS_MAX / (1 << ROPE_FRACTION)
 """What RoPE may multiply queries and keys by, so that the table fits."""
-ROPE_FACTOR_MIN = 1e-9
+ROPE_FACTOR_MIN, ROPE_FACTOR_MAX = 1e-9, 1e9
+"""What numbers are of RoPE that are factors."""
 _LATER = ("rope_attention", "window", "rope_context")
 """Fields that are left out of a dictionary where they say nothing: Q files of before them keep their signatures."""
 

@@ -8,6 +8,7 @@ from gguf import GGMLQuantizationType as Type
 from gguf.quants import dequantize, quantize
 from tiny_llama import CASES, LLAMA3, some_tokens, tiny, torch_logits, weights, write_gguf
 
+import hwgen.load_gguf
 from hwgen.commands import app
 from hwgen.commands.terminal import ids_of, read_model
 from hwgen.errors import HwgenError
@@ -391,11 +392,15 @@ def test_tokens_that_are_no_text(file):
 @pytest.mark.parametrize("metadata,message", [
     (("add_expert_count", 8), "llama.expert_count must be 0 or absent, not 8"),
     (("add_int32", "llama.attention.sliding_window", -1), "llama.attention.sliding_window must be 0 (none), more or"),
-    (("add_rope_scaling_type", gguf.RopeScalingType.YARN), "llama.rope.scaling.type must be 'none' or absent"),
+    (("add_rope_scaling_type", gguf.RopeScalingType.LONGROPE), "tensors must be present for llama.rope.scaling.type "
+     "'longrope': rope_factors_short.weight, rope_factors_long.weight"),
+    (("add_string", "llama.rope.scaling.type", "su"), "llama.rope.scaling.type must be 'none', 'linear', 'yarn', "),
+    (("add_rope_scaling_factor", -4.0), "llama.rope.scaling.factor must be 1e-09 to 1e+09 or absent, not -4.0"),
+    (("add_rope_scaling_attn_factors", 2.5), "RoPE's attention factor must be above 0 and at most 1.9921 (cosines"),
+    (("add_rope_scaling_orig_ctx_len", 0), "llama.rope.scaling.original_context_length must be 1 to 1073741824, "),
+    (("add_string", "llama.rope.scaling.factor", "4"), "llama.rope.scaling.factor must be one number, not '4'"),
     (("add_rope_dimension_count", 4), "llama.rope.dimension_count must equal the head size 8, not 4"),
     (("add_causal_attention", False), "llama.attention.causal must be True or absent, not False"),
-    (("add_rope_scaling_factor", 4.0),
-     "llama.rope.scaling.factor must be 1 or absent without a llama.rope.scaling.type, not 4.0"),
     (("add_eos_token_id", 67), "tokenizer.ggml.eos_token_id (or eot, eom) must be 0 to 66, not 67"),
     (("add_logit_scale", 2.0), "llama.logit_scale must be 1.0 or absent, not 2.0"),
     (("add_feed_forward_length", [76, 76]), "llama.feed_forward_length must be one whole number, not [76, 76]"),
@@ -491,3 +496,86 @@ def test_damage_is_always_one_error(file):
         except HwgenError:
             seen += 1
     assert seen > 50
+
+
+# RoPE, windows and heads, as llama.cpp takes them
+
+LINEAR, YARN, NONE, LONGROPE = (gguf.RopeScalingType[name] for name in ("LINEAR", "YARN", "NONE", "LONGROPE"))
+SHORT, LONG = np.array([1.0, 1.1, 1.3, 2.0], np.float32), np.array([1.0, 2.0, 4.0, 9.0], np.float32)
+LONG_CONFIG = {"rope_type": "longrope", "short_factor": SHORT.tolist(), "long_factor": LONG.tolist(),
+               "original_max_position_embeddings": 32}
+ROPES = {
+    "linear": ({"rope_type": "linear", "factor": 4.0}, [("add_rope_scaling_type", LINEAR)]),
+    "a factor alone": ({"rope_type": "linear", "factor": 4.0}, []),
+    "none": ({"rope_type": "default"}, [("add_rope_scaling_type", NONE)]),
+    "yarn": ({"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32},
+             [("add_rope_scaling_type", YARN), ("add_rope_scaling_orig_ctx_len", 32)]),
+    "yarn, more": ({"rope_type": "yarn", "factor": 4.0, "attention_factor": 0.75 * (1 + 0.1 * np.log(4.0))},
+                   [("add_rope_scaling_type", YARN), ("add_rope_scaling_attn_factors", 0.75),
+                    ("add_rope_scaling_yarn_beta_fast", 32.0), ("add_rope_scaling_yarn_attn_factor", 1.1386294)]),
+}
+
+
+@pytest.mark.parametrize("kind", ["llama", "qwen2"])
+@pytest.mark.parametrize(("rope", "metadata"), ROPES.values(), ids=ROPES)
+def test_scaled_positions_agree_with_transformers(file, kind, rope, metadata):
+    model = tiny(kind, rope_parameters={"rope_theta": 50.0} | rope)
+    write_gguf(model, file, metadata=[("add_rope_scaling_factor", 4.0), *metadata])
+    assert_agrees(model, file)
+
+
+@pytest.mark.parametrize("factor", [None, 8.0])
+def test_longrope_agrees_up_to_its_original_length(file, factor):
+    model = tiny(rope_parameters={"rope_theta": 50.0} | LONG_CONFIG | ({"factor": factor} if factor else {}))
+    write_gguf(model, file, extra={"rope_factors_short.weight": SHORT, "rope_factors_long.weight": LONG}, metadata=[
+        ("add_rope_scaling_type", LONGROPE), ("add_rope_scaling_orig_ctx_len", 32),
+        ("add_rope_scaling_attn_factors", model.model.rotary_emb.attention_scaling)])
+    loaded, tokens = load(file), some_tokens(model, 2, 32)
+    np.testing.assert_allclose(logits(loaded, tokens), torch_logits(model, tokens), atol=1e-4, rtol=0)
+    assert check_context(loaded.config, None) == 32
+    with pytest.raises(HwgenError, match=r"Context must be 1 to 32 \(beyond it the model turns by other RoPE factors"):
+        check_context(loaded.config, 33)
+
+
+def test_factors_of_frequencies_and_a_scale_of_positions_multiply(file):
+    write_gguf(tiny(), file, extra={"rope_freqs.weight": LONG}, metadata=[("add_rope_scaling_factor", 4.0)])
+    assert load(file).config.rope_factors == (4.0, 8.0, 16.0, 36.0)
+    write_gguf(tiny(), file, extra={"rope_factors_short.weight": SHORT})
+    assert "tensor rope_factors_short.weight must be absent in a Llama model" in refused(file)
+
+
+@pytest.mark.parametrize(("metadata", "message"), [
+    (("add_rope_scaling_yarn_beta_fast", 16.0), "llama.rope.scaling.yarn_beta_fast must be 32 or absent, not 16.0"),
+    (("add_rope_scaling_yarn_beta_slow", 2.0), "llama.rope.scaling.yarn_beta_slow must be 1 or absent, not 2.0"),
+    (("add_rope_scaling_yarn_ext_factor", 0.5), "llama.rope.scaling.yarn_ext_factor must be 1 or absent, not 0.5"),
+    (("add_rope_scaling_yarn_attn_factor", 1.5), "llama.rope.scaling.yarn_attn_factor must be 1 or absent, not 1.5"),
+    (("add_rope_scaling_yarn_log_mul", 0.1), "llama.rope.scaling.yarn_log_multiplier must be 0 or absent, not 0.1"),
+])
+def test_yarn_that_readers_disagree_about(file, metadata, message):
+    write_gguf(tiny(), file, metadata=[("add_rope_scaling_type", YARN), ("add_rope_scaling_factor", 4.0), metadata])
+    assert message in refused(file)
+    write_gguf(tiny(), file, metadata=[("add_rope_scaling_type", LINEAR), metadata])
+    assert load(file).config.rope_attention == 1
+
+
+@pytest.mark.parametrize(("window", "longest"), [(16, 16), (64, 64), (0, 64)])
+def test_a_window_limits_the_context(file, window, longest):
+    write_gguf(tiny(), file, metadata=[("add_sliding_window", window)])
+    assert check_context(load(file).config, None) == longest
+
+
+@pytest.mark.parametrize("kind", [Type.F32, Type.Q8_0])
+@pytest.mark.parametrize("place", [None, (0, 0), (66, 95)])
+def test_a_head_that_is_the_embedding_is_tied(file, kind, place, monkeypatch):
+    monkeypatch.setattr(hwgen.load_gguf, "PIECE", 2000)
+    head = weights(tiny(**BLOCKS))["model.embed_tokens.weight"]
+    if place:
+        head[place] += 1
+    write_gguf(tiny(**BLOCKS), file, extra={"lm_head.weight": head}, encode=lambda name, array: (
+        (quantize(array, kind), kind) if array.ndim == 2 else (array, Type.F32)))
+    loaded = load(file)
+    assert loaded.config.tied == load(file, weights=False).config.tied == (place is None)
+    assert ("head" in loaded.tensors) == (place is not None)
+    if kind is Type.F32:
+        model = replaced(tiny(**BLOCKS), weights(tiny(**BLOCKS)) | {"lm_head.weight": head})
+        assert_agrees(model, file)
