@@ -31,7 +31,7 @@ from explore.space import Space
 from explore.workload import WIDE, Workload, read_workload
 from hwgen.design import CLOCK_MHZ
 from hwgen.emit.write import check_output, restore, write_folder
-from hwgen.errors import HwgenError, NotKept
+from hwgen.errors import HwgenError, NotKept, shown
 from hwgen.formats import RUN
 from hwgen.integer_graph import check_fixed_context
 from hwgen.interrupts import say_when_interrupted
@@ -51,9 +51,9 @@ def parse_goal(text: str) -> tuple[float, float, float]:
     except ValueError:
         weights = ()
     if len(weights) != 3:
-        raise HwgenError(f"Goal must be {', '.join(GOALS)} or W_PERF,W_POWER,W_AREA, not {text!r}")
+        raise HwgenError(f"Goal must be {', '.join(GOALS)} or W_PERF,W_POWER,W_AREA, not {shown(text)}")
     if min(weights) < 0 or not abs(sum(weights) - 1) <= 1e-6:
-        raise HwgenError(f"Goal must be three weights from 0 that sum to 1, not {text!r}")
+        raise HwgenError(f"Goal must be three weights from 0 that sum to 1, not {shown(text)}")
     return weights
 
 
@@ -64,7 +64,7 @@ def parse_nodes(text: str) -> list[int]:
     except ValueError:
         sizes = []
     if not sizes or any(nm not in node_sizes() for nm in sizes):
-        raise HwgenError(f"Nodes must be of {', '.join(map(str, node_sizes()))} nm, not {text!r}")
+        raise HwgenError(f"Nodes must be of {', '.join(map(str, node_sizes()))} nm, not {shown(text)}")
     return list(dict.fromkeys(sizes))
 
 

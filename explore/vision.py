@@ -6,7 +6,7 @@
 from dataclasses import dataclass
 
 from explore.operator import Operator
-from hwgen.errors import HwgenError
+from hwgen.errors import HwgenError, shown
 
 DEFAULTS = {"hidden_size": 1152, "intermediate_size": 3072, "num_hidden_layers": 12, "num_attention_heads": 16,
             "num_channels": 3, "image_size": 224, "patch_size": 32}
@@ -74,13 +74,13 @@ def read_vision(raw: dict, text_hidden: int, name: str) -> VisionTower | None:
     if vision is None:
         return None
     if not isinstance(vision, dict):
-        raise HwgenError(f"Model {name!r} is not supported: vision_config must be an object, not {vision!r}")
+        raise HwgenError(f"Model {name!r} is not supported: vision_config must be an object, not {shown(vision)}")
     sizes = {key: vision.get(key, value) for key, value in DEFAULTS.items()} | {
         "scale_factor": raw.get("scale_factor", 2)}
     for key, value in sizes.items():
         if type(value) is not int or not 1 <= value <= LARGEST:
             raise HwgenError(f"Model {name!r} is not supported: {key} must be a whole number from 1 to {LARGEST}, "
-                             f"not {value!r}")
+                             f"not {shown(value)}")
     side = sizes["image_size"] // sizes["patch_size"]
     if side < 1 or side % sizes["scale_factor"]:
         raise HwgenError(f"Model {name!r} is not supported: scale_factor must divide the {side} patches of a side, "

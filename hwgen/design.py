@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.constructor import DuplicateKeyError
 from ruamel.yaml.error import YAMLError
 
-from hwgen.errors import HwgenError
+from hwgen.errors import HwgenError, shown
 from hwgen.isa import STREAMS
 from hwgen.noc.network import FLIT_BITS, ROUTINGS, VIRTUAL_CHANNELS, Network
 from hwgen.noc.turns import PORTS
@@ -152,7 +152,7 @@ def check_knob(rules, key, value, where=""):
     """Raise HwgenError unless `value` obeys the rule of `key`."""
     rule = rules[key]
     if not rule.valid(value):
-        raise HwgenError(f"{where}{key} must be {rule.words}, not {value!r}")
+        raise HwgenError(f"{where}{key} must be {rule.words}, not {shown(value)}")
 
 
 class _Reader:
@@ -168,12 +168,12 @@ class _Reader:
     def mapping(self, node, allowed, what, parent=None, key=None):
         if not hasattr(node, "items"):
             where = self.at(parent, key) if parent is not None else f"{self.path}: "
-            raise HwgenError(f"{where}{what} must be a mapping, not {node!r}")
+            raise HwgenError(f"{where}{what} must be a mapping, not {shown(node)}")
         for name in node:
             if name not in allowed:
                 near = difflib.get_close_matches(str(name), allowed, 1)
                 hint = f"; did you mean {near[0]}?" if near else f"; known are {', '.join(sorted(allowed))}"
-                raise HwgenError(f"{self.at(node, name)}{what} has no key {name!r}{hint}")
+                raise HwgenError(f"{self.at(node, name)}{what} has no key {shown(name)}{hint}")
         return node
 
     def knobs(self, node, rules):
@@ -188,7 +188,7 @@ class _Reader:
         node = self.mapping(tile["shares"], SHARES, "shares", tile, "shares")
         for key, value in node.items():
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1000:
-                raise HwgenError(f"{self.at(node, key)}{key} must be 0 to 1000, not {value!r}")
+                raise HwgenError(f"{self.at(node, key)}{key} must be 0 to 1000, not {shown(value)}")
         return tuple(float(node.get(key, 1)) for key in SHARES)
 
     def port_flits(self, design, least):
@@ -203,12 +203,12 @@ class _Reader:
         for place in places:
             match = re.fullmatch(r"(\d+),(\d+)(?:-(\d+),(\d+))?", str(place).replace(" ", ""))
             if not match:
-                raise HwgenError(f'{self.at(tile, "at")}at must be "x,y" or "x0,y0-x1,y1", not {place!r}')
+                raise HwgenError(f'{self.at(tile, "at")}at must be "x,y" or "x0,y0-x1,y1", not {shown(place)}')
             x0, y0, x1, y1 = (int(g) if g is not None else None for g in match.groups())
             x1, y1 = (x0, y0) if x1 is None else (x1, y1)
             if not (x0 <= x1 < width and y0 <= y1 < height):
                 raise HwgenError(f"{self.at(tile, 'at')}at must lie inside the {width}x{height} mesh, "
-                                 f"first corner first, not {place!r}")
+                                 f"first corner first, not {shown(place)}")
             yield from (y * width + x for y in range(y0, y1 + 1) for x in range(x0, x1 + 1))
 
 
@@ -216,7 +216,7 @@ def _classes(reader, node, width, height):
     entries = node["tiles"]
     if not isinstance(entries, list) or not 1 <= len(entries) <= MAX_CLASSES:
         where = reader.at(node, "tiles")
-        raise HwgenError(f"{where}tiles must be a list of 1 to {MAX_CLASSES} classes, not {entries!r}")
+        raise HwgenError(f"{where}tiles must be a list of 1 to {MAX_CLASSES} classes, not {shown(entries)}")
     classes, owner = [], [None] * (width * height)
     for index, tile in enumerate(entries):
         reader.mapping(tile, {*TILE_RULES, "at", "shares"}, "a tile class", node, "tiles")
@@ -286,7 +286,7 @@ def parse_design(text: str, name: str = "design") -> Design:
         key = re.search(r'duplicate key "?(.+?)"? with', error.problem or "")
         raise HwgenError(f"{name}:{mark.line + 1}:{mark.column + 1}: key {key[1] if key else '?'} must occur once, "
                          "not twice") from None
-    except YAMLError as error:
+    except (YAMLError, ValueError) as error:  # a number of more digits than are read is a ValueError
         mark = getattr(error, "problem_mark", None)
         where = f"{name}:{mark.line + 1}:{mark.column + 1}: " if mark else f"{name}: "
         raise HwgenError(f"{where}must be YAML: {getattr(error, 'problem', error)}") from None

@@ -106,7 +106,9 @@ def _language_part(raw: dict, name: str) -> dict:
     # the class named there is that of the language part inside the other model
     own = {key: value for key, value in text.items()
            if key != "architectures" and (value is not None or key not in shared)}
-    return shared | own
+    # of ends of text the outer ones count first
+    outer = {key: value for key, value in shared.items() if key == "eos_token_id" and value is not None}
+    return shared | own | outer
 
 
 def _unsupported(raw: dict) -> list[str]:

@@ -13,7 +13,7 @@ from hwgen.arithmetic.mx import BLOCK, ELEMENT_FRACTION, LIMBS_MAX, SCALE_BIAS, 
 from hwgen.arithmetic.mxfp4 import FORMATS, quantize_mxfp4
 from hwgen.balance import centre_values, channel_order, pair_scales, scale_pairs, scale_up
 from hwgen.calibrate import Statistics, calibrate
-from hwgen.errors import HwgenError
+from hwgen.errors import HwgenError, shown
 from hwgen.float_model import FloatModel
 from hwgen.fold import fold_layer, gain_factor, group_rows, pair_order, reading_columns, reorder
 from hwgen.integer_graph import MATRICES, IntegerGraph, LayerGraph, biased, norm_epsilon, norm_exponent
@@ -120,7 +120,7 @@ def narrow_matrices(config: ModelConfig, weights: str, head: str) -> frozenset[s
     """Names of the matrices in MXFP4; HwgenError for an unknown format."""
     for name, value in (("Format of weights", weights), ("Format of embedding and head", head)):
         if value not in FORMATS:
-            raise HwgenError(f"{name} must be {' or '.join(FORMATS)}, not {value!r}")
+            raise HwgenError(f"{name} must be {' or '.join(FORMATS)}, not {shown(value)}")
     layers = [m for m in MATRICES if weights == "mxfp4" and not biased(config, m)]
     return frozenset(layers + (["embed", "head"] if head == "mxfp4" else []))
 

@@ -120,7 +120,7 @@ class Tokenizer:
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
-            raise HwgenError(f"Text must be UTF-8, not {text!r}") from None
+            raise HwgenError(f"Text must be UTF-8, not {shown(text)}") from None
         return self._inner.encode(text).ids
 
     def decode(self, ids: Iterable[int]) -> str:

@@ -93,6 +93,15 @@ def test_refuses(text, message):
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize("text", [
+    "width: " + "9" * 5000, "width: [" + "1, " * 5000 + "]", "width: 2\nheight: 2\ntiles: " + "x" * 5000, "x" * 5000,
+    "x" * 5000 + ": 1", "width: 2\nheight: 2\ntiles:\n  - name: a\n    at: [" + "q" * 5000 + "]"], ids=lambda t: t[:9])
+def test_sentences_stay_short(text):
+    with pytest.raises(HwgenError) as error:
+        parse_design(text)
+    assert len(str(error.value)) < 400
+
+
 def test_missing_file(tmp_path):
     with pytest.raises(HwgenError, match="must be a readable design file"):
         read_design(tmp_path / "none.yaml")

@@ -115,6 +115,35 @@ def test_what_the_language_part_lacks_may_stand_beside_it(folders, tmp_path):
     assert (config.bos, config.eos_ids, config.tied) == (3, (5, 7), True)
 
 
+def test_of_ends_of_text_the_outer_count_first(folders, tmp_path):
+    def change(raw):
+        raw["text_config"]["eos_token_id"], raw["eos_token_id"] = 5, 7
+
+    folder = edited(folders[1], tmp_path / "model", change)
+    theirs = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).generation_config.eos_token_id
+    assert load(folder).config.eos_ids == (theirs,) == (7,)
+    (folder / "generation_config.json").write_text('{"eos_token_id": [9, 5]}')
+    assert load(folder).config.eos_ids == (9, 5)
+
+
+@pytest.mark.parametrize("stored", ["both", "equal", "head"])
+def test_tied_or_not_is_what_the_weights_say(folders, tmp_path, stored):
+    def tie(raw):
+        raw["tie_word_embeddings"] = raw["text_config"]["tie_word_embeddings"] = True
+
+    folder = edited(folders[1], tmp_path / "model", tie)
+    tensors, embed = load_file(folder / "model.safetensors"), "model.text_model.embed_tokens.weight"
+    if stored == "equal":
+        tensors["lm_head.weight"] = tensors[embed].copy()
+    if stored == "head":
+        del tensors[embed]
+    save_file(tensors, folder / "model.safetensors")
+    theirs = AutoModelForImageTextToText.from_pretrained(folder, dtype=torch.float32).eval()
+    loaded, tokens = load(folder), some_tokens(theirs.model.text_model, 1, 8) % 66
+    assert loaded.config.tied == (stored != "both") and len(loaded.notes) == (2 if stored == "both" else 1)
+    np.testing.assert_allclose(logits(loaded, tokens), torch_logits(theirs, tokens), atol=1e-4, rtol=0)
+
+
 @pytest.mark.parametrize(("values", "message"), [
     ({"text_config": None}, "text_config must be an object, not None"),
     ({"architectures": ["LlavaForConditionalGeneration"]},

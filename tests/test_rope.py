@@ -1,21 +1,29 @@
 """RoPE's tables of every type, against those that transformers makes of the same config.json."""
 
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
+from random_pairs import random_model
 from tiny_llama import LLAMA3, SIZES, some_tokens, tiny, torch_logits
 from transformers import LlamaConfig
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 
 from explore.scenario import Scenario
 from explore.workload import read_workload
+from hwgen.arithmetic.mx import LIMBS_MAX
+from hwgen.compiler.compile import compile_chip
+from hwgen.design import Design, TileClass
+from hwgen.emulate import Emulator
 from hwgen.errors import HwgenError
 from hwgen.float_model import logits
+from hwgen.fold import gain_factor
 from hwgen.hf_config import parse_config
 from hwgen.load import load
 from hwgen.model_config import ModelConfig
-from hwgen.quantize import check_context, rope_table
+from hwgen.quantize import check_context, quantize, rope_table
+from hwgen.reference import Reference
 from hwgen.rope import inverse_frequencies
 
 ORIGINAL = {"original_max_position_embeddings": 32}
@@ -164,3 +172,25 @@ def test_parameters_that_are_none(rope, message):
 def test_a_head_size_that_is_none(name, head_dim):
     with pytest.raises(HwgenError, match="head_dim must be "):
         parse_config(config_json(rope_parameters=TYPES[name], head_dim=head_dim), "tiny")
+
+
+def test_a_chip_turns_by_the_table_of_the_reference():
+    """An attention factor that nearly fills the table, in the memories and programs of a chip."""
+    config = parse_config(config_json(rope_parameters=YARN | {"attention_factor": 1.99}, num_hidden_layers=1), "tiny")
+    graph = quantize(random_model(config, np.random.default_rng(1)), context=16, allow_wrap=True)
+    chip = compile_chip(graph, Design(1, 1, classes=(TileClass("a", vlen=8, lanes=2),)))
+    assert graph.rope.max() == round(1.99 * 16384)
+    assert Emulator(chip, 0).generate([1, 2, 3], 4) == Reference(graph).generate([1, 2, 3], 4, eos=None)
+
+
+def test_a_gain_that_two_limbs_cannot_hold_is_cut():
+    """A largest gain just below a power of two comes as near to 2^15 as it can."""
+    config = parse_config(config_json(tie_word_embeddings=True), "tiny")
+    model = random_model(config, np.random.default_rng(1)).in_memory()
+    gain = np.full_like(model.tensors["norm"], 0.1)
+    gain[3] = np.float32((2 - 2**-10) / gain_factor(config))
+    graph = quantize(replace(model, tensors=model.tensors | {"norm": gain}), context=16, allow_wrap=True)
+    assert graph.final_gain.max() == LIMBS_MAX == 32639
+    chip = compile_chip(graph, Design(1, 1, classes=(TileClass("a", vlen=8, lanes=2),)))
+    logits_of_chip = Emulator(chip, 0).token(3, 0, logits=True)
+    np.testing.assert_array_equal(logits_of_chip, Reference(graph).step(3, 0))

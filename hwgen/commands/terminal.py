@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from hwgen.errors import HwgenError, NotKept
+from hwgen.errors import HwgenError, NotKept, shown
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False,
                   help="Turn a transformer checkpoint into a chip.")
@@ -93,8 +93,8 @@ def bar(what: str):
     from rich.progress import Progress
 
     # rich ends a bar with an empty line where nobody sees one
-    with Progress(console=progress, transient=True, disable=not progress.is_interactive) as shown:
-        yield functools.partial(shown.update, shown.add_task(what, total=None)), shown.stop
+    with Progress(console=progress, transient=True, disable=not progress.is_interactive) as bars:
+        yield functools.partial(bars.update, bars.add_task(what, total=None)), bars.stop
 
 
 @contextlib.contextmanager
@@ -177,7 +177,7 @@ def ids_of(prompt: str | None, prompt_ids: str | None) -> Callable:
         raise HwgenError("Exactly one of --prompt and --prompt-ids must be given")
     if prompt is None:
         if not re.fullmatch(r"\s*-?[0-9]+\s*(,\s*-?[0-9]+\s*)*", prompt_ids):
-            raise HwgenError(f"Prompt ids must be integers separated by commas, not {prompt_ids!r}")
+            raise HwgenError(f"Prompt ids must be integers separated by commas, not {shown(prompt_ids)}")
         ids = [int(part) for part in prompt_ids.split(",")]
         return lambda tokenizer: ids
 
@@ -213,4 +213,4 @@ def numbers(what: str, text: str, kind: type) -> list:
         return [kind(part) for part in text.split(",")]
     except ValueError:
         name = "integers" if kind is int else "numbers"
-        raise HwgenError(f"{what} must be {name} separated by commas, not {text!r}") from None
+        raise HwgenError(f"{what} must be {name} separated by commas, not {shown(text)}") from None

@@ -9,7 +9,7 @@ from hwgen.design import CHIP_RULES, TILE_RULES, Design, Rule, TileClass, check_
 from hwgen.emit.chip import NETWORK, TileKind, address_bits, lint_waivers, tile_component
 from hwgen.emit.templates import render
 from hwgen.emit.verilog import module_files
-from hwgen.errors import HwgenError
+from hwgen.errors import HwgenError, shown
 from hwgen.rtl.matrix_unit import MatrixUnit
 from hwgen.rtl.router import Router
 from hwgen.rtl.vector_unit import VectorUnit
@@ -38,7 +38,7 @@ def parse_settings(kind: str, texts: list[str]) -> dict:
     for text in texts:
         key, equals, value = text.partition("=")
         if not equals:
-            raise HwgenError(f"--set must be key=value, not {text!r}")
+            raise HwgenError(f"--set must be key=value, not {shown(text)}")
         if key in settings:
             raise HwgenError(f"--set {key} must be given once, not twice")
         settings[key] = _checked(kind, key, value)
@@ -64,13 +64,14 @@ def component_files(kind: str, settings: dict) -> dict[str, str]:
 
 def _check_kind(kind):
     if kind not in KNOBS:
-        raise HwgenError(f"Component must be {', '.join(KNOBS)}, not {kind!r}{_nearest(kind, KNOBS)}")
+        raise HwgenError(f"Component must be {', '.join(KNOBS)}, not {shown(kind)}{_nearest(kind, KNOBS)}")
 
 
 def _checked(kind, key, text):
     """The value of a knob, if the component has the knob and the knob the value."""
     if key not in KNOBS[kind]:
-        raise HwgenError(f"{kind} setting must be {', '.join(KNOBS[kind])}, not {key!r}{_nearest(key, KNOBS[kind])}")
+        raise HwgenError(f"{kind} setting must be {', '.join(KNOBS[kind])}, not {shown(key)}"
+                         f"{_nearest(key, KNOBS[kind])}")
     value = _value(text)
     if value == "auto":
         raise HwgenError(f"{key} of a component alone must be a number of KiB, not 'auto': there is no model to fit")
