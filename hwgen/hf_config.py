@@ -178,7 +178,7 @@ def _config(raw: dict) -> tuple[ModelConfig | None, list[str]]:
 
 
 def _window(raw: dict) -> tuple[int | None, list[str]]:
-    """Positions that a token sees where some layers see no more, and problems."""
+    """Positions that a token sees where some layers see less than the longest context, and problems."""
     kind, layers = raw.get("model_type"), raw.get("layer_types")
     if layers is not None:
         kinds = ("full_attention", "sliding_attention")
@@ -205,7 +205,7 @@ def _window(raw: dict) -> tuple[int | None, list[str]]:
         return None, [f"layer_types must all be 'full_attention' without a sliding window, not {shown(layers)}"]
     if not _is_whole(window) or window < 1:
         return None, [f"sliding_window must be null or a whole number from 1, not {shown(window)}"]
-    return window, []
+    return (window if window < raw["max_position_embeddings"] else None), []
 
 
 def _rope(raw: dict, head_dim: int) -> tuple[dict, list[str]]:

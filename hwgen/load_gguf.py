@@ -349,13 +349,14 @@ def _sizes(architecture: str, fields: dict, stored: dict) -> tuple[ModelConfig |
                 for name in ("rope.dimension_count", "attention.value_length") if get(name, head_dim) != head_dim]
     vocab, biases = int(stored[OUTSIDE["embed"]].shape[-1:].sum()), _biases(stored)
     bos, ends = gguf_ends(fields, vocab)
+    window = get("attention.sliding_window", 0)
     config = ModelConfig(
         vocab=vocab, hidden=hidden, layers=get("block_count"), heads=heads,
         kv_heads=get("attention.head_count_kv", heads), head_dim=head_dim, ffn=get("feed_forward_length"),
         norm_eps=float(get(NORM_EPS)), max_context=get("context_length"), tied=_is_tied(stored),
         attention_bias=ARCHITECTURES[architecture].biased or bool(biases & {"q", "k", "v"}), output_bias="o" in biases,
         mlp_bias=bool(biases & {"gate", "up", "down"}), bos=bos, eos_ids=ends[:ENDS],
-        window=get("attention.sliding_window") or None,
+        window=window if 0 < window < get("context_length") else None,
         **({} if _rope_problems(architecture, fields, stored) else _rope(
             architecture, fields, stored, head_dim, get("context_length"))),
     )

@@ -48,8 +48,8 @@ class ModelConfig:
 
     `eos_ids` holds every id that ends a text. `rope_factors`, one per frequency, are divisors of
     the frequencies; at most one of them and `rope_scaling` is set. `rope_attention` multiplies cosines and sines.
-    `window`: positions that a token sees, where some layers see no more. `rope_context`: positions up to which the
-    divisors are these. Within both, and within `max_context`, the model is plain Llama.
+    `window`: positions that a token sees, where some layers see no more and it is below `max_context`. `rope_context`:
+    positions up to which the divisors are these. Within both, and within `max_context`, the model is plain Llama.
     """
 
     vocab: int

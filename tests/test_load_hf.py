@@ -532,9 +532,10 @@ def test_a_window_limits_the_context_and_nothing_else(tmp_path, kind, options, l
     ({"model_type": "mistral"}, 4096), ({"model_type": "qwen2"}, None),
     ({"model_type": "qwen2", "use_sliding_window": True, "num_hidden_layers": 28}, None),
     ({"model_type": "qwen2", "use_sliding_window": True, "num_hidden_layers": 29}, 4096), ({}, None),
-    ({"sliding_window": 4}, None), ({"sliding_window": 40, "layer_types": SLIDING}, 40)])
+    ({"sliding_window": 4}, None), ({"sliding_window": 40, "layer_types": SLIDING}, 40),
+    ({"model_type": "mistral", "sliding_window": 8192}, None)])
 def test_windows_of_a_config_that_says_nothing(folder, values, window):
-    edit(folder, architectures=None, **values)
+    edit(folder, architectures=None, max_position_embeddings=8192, **values)
     assert load(folder, weights=False).config.window == window
 
 
