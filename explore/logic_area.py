@@ -30,8 +30,8 @@ FLIT = (33.4, 7.24)
 STREAM = 4617.0
 """GE for each stream after the first: arrival and token counters, starts. A third of what one tile with four streams
 has more than with one (4 stations, VLEN 16, 4 lanes)."""
-HOST = 16664.0
-"""GE of the host port of a 2x2 chip (IHP SG13G2)."""
+HOST = 25503.0
+"""GE of the host port of a 2x2 chip with one stream (IHP SG13G2): `hwgen synth`, area over that of sg13g2_nand2_1."""
 FLIP_FLOPS = {"matrix": 0.041, "lane": 0.036, "vector": 0.088, "control": 0.096, "router": 0.109}
 """Flip-flops per GE of each unit, counted by the same runs; `vector` without its lanes."""
 
