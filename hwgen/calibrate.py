@@ -13,6 +13,8 @@ from hwgen.float_model import FloatModel, logits, sample
 _TOKENS = 1 << 13
 _SEQUENCES = 8
 _SAMPLES = 512
+_VALUES = 1 << 26
+"""Logits held at a time."""
 _WORK = 1 << 37
 """Multiply-adds that self-generated text may cost, a bound on how many tokens are drawn from a large model."""
 
@@ -63,9 +65,11 @@ def calibrate(model: FloatModel, context: int, calibration=None, seed: int = 0,
     with np.errstate(over="ignore", invalid="ignore"):  # said below in words
         sequences = calibration_tokens(model, context, calibration, seed, on_step)
         statistics = Statistics(-(-sum(map(len, sequences)) // _SAMPLES))
-        # weights are read once for all sequences of one length
-        for _, alike in groupby(sequences, len):
-            logits(model, np.stack(list(alike)), statistics.observe)
+        # weights are read once for many sequences of one length
+        for length, alike in groupby(sequences, len):
+            rows, step = np.stack(list(alike)), max(1, _VALUES // (length * model.config.vocab))
+            for start in range(0, len(rows), step):
+                logits(model, rows[start : start + step], statistics.observe)
     broken = [name for name, peak in statistics.peak.items() if not np.isfinite(peak).all()]
     if broken:
         raise HwgenError(f"Model's values must stay finite in float32, but {broken[0]} does not on calibration text")

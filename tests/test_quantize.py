@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from random_model import SHAPES, random_model
 
+import hwgen.calibrate
 from hwgen.arithmetic import tables
 from hwgen.arithmetic.mxfp4 import is_mxfp4
 from hwgen.balance import centre_values, channel_order, pair_scales, scale_pairs, scale_up
-from hwgen.calibrate import calibration_tokens
+from hwgen.calibrate import Statistics, calibrate, calibration_tokens
 from hwgen.errors import HwgenError
 from hwgen.evaluate import default_tokens, evaluate, standard_error
 from hwgen.float_model import logits, sample
@@ -226,6 +227,27 @@ def test_calibration_input_is_checked():
         quantize(model, calibration=[])
     with pytest.raises(HwgenError, match="Calibration text needs a tokenizer"):
         quantize(model, calibration="text")
+
+
+def test_long_calibration_text_is_read_in_parts(monkeypatch):
+    """Logits of a whole text would not fit into memory; the parts give what the whole gives."""
+    model, sizes = random_model("odd sizes"), []
+    text = np.arange(8 * 16).reshape(8, 16) % 50
+
+    class Watched(Statistics):
+        def observe(self, name, array):
+            sizes.append(array.size if name == "logits" else 0)
+            super().observe(name, array)
+
+    monkeypatch.setattr(hwgen.calibrate, "Statistics", Watched)
+    whole = calibrate(model, 16, text)
+    assert max(sizes) == 8 * 16 * 50
+    sizes.clear()
+    monkeypatch.setattr(hwgen.calibrate, "_VALUES", 3 * 16 * 50)
+    parts = calibrate(model, 16, text)
+    assert max(sizes) == 3 * 16 * 50 and sum(sizes) == 8 * 16 * 50
+    assert all(np.allclose(parts.peak[name], peak, rtol=1e-5) for name, peak in whole.peak.items())
+    assert np.allclose(parts.rms("0.h"), whole.rms("0.h"), rtol=1e-5)
 
 
 def test_values_that_leave_float32_are_refused():
