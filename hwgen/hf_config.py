@@ -253,7 +253,7 @@ def _rope_problems(rope: dict, kind: str, head_dim: int) -> list[str]:
     original, least = "original_max_position_embeddings", 2 if kind == "longrope" else 1
     if original in held and original not in wrong and not least <= rope[original] <= LARGEST["max_context"]:
         problems.append(f"{original} must be {least} to {LARGEST['max_context']}, not {shown(rope[original])}")
-    if kind == "yarn" and "rope_theta" not in wrong and not rope["rope_theta"] > 1:
+    if kind == "yarn" and "rope_theta" in held and "rope_theta" not in wrong and not rope["rope_theta"] > 1:
         problems.append(f"rope_theta must be above 1 for yarn, not {shown(rope['rope_theta'])}")
     for name in ("short_factor", "long_factor") if kind == "longrope" else ():
         factors = rope.get(name)

@@ -325,10 +325,11 @@ def _rope(architecture: str, fields: dict, stored: dict, head_dim: int, context:
         limit = original if original < context and not np.array_equal(divisors, long) else None
     if kind == "yarn":
         attention *= yarn_attention(scale)
-    if kind == "yarn" and 2 <= head_dim <= LARGEST["head_dim"] and theta > 1:
+    right_size = 2 <= head_dim <= LARGEST["head_dim"]
+    if kind == "yarn" and right_size and theta > 1:
         stretched = np.array(yarn_divisors(theta, head_dim, scale, original, YARN_FAST, YARN_SLOW))
         divisors = stretched if divisors is None or divisors.shape != stretched.shape else divisors * stretched
-    elif kind not in ("none", "yarn") and scale != 1 and head_dim <= LARGEST["head_dim"]:
+    elif kind not in ("none", "yarn") and right_size and scale != 1:
         divisors = (np.ones(head_dim // 2) if divisors is None else divisors) * scale
     return {"rope_theta": theta, "rope_factors": None if divisors is None else tuple(divisors.tolist()),
             "rope_attention": attention, "rope_context": limit}

@@ -417,6 +417,13 @@ def test_unsupported(file, metadata, message):
     assert message in refused(file) and len(refused(file)) < 400
 
 
+def test_a_head_size_that_is_none_of_a_stretched_model(file):
+    size = ("add_int32", "llama.attention.key_length", -1)
+    for kind in (LINEAR, YARN):
+        write_gguf(tiny(), file, metadata=[("add_rope_scaling_type", kind), ("add_rope_scaling_factor", 4.0), size])
+        assert "llama.attention.key_length must be 1 to 65536, not -1" in refused(file)
+
+
 def test_other_architecture(file):
     writer = gguf.GGUFWriter(file, "gemma")
     writer.add_tensor("token_embd.weight", np.ones((4, 4), np.float32))

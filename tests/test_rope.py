@@ -151,6 +151,7 @@ def test_an_inferred_attention_factor_has_the_same_limit():
     (YARN | {"attention_factor": 0.0}, "attention_factor must be 1e-09 to 1e\\+09, not 0.0"),
     (YARN | {"original_max_position_embeddings": 0}, "original_max_position_embeddings must be 1 to 1073741824, not 0"),
     (YARN | {"rope_theta": 1.0}, "rope_theta must be above 1 for yarn, not 1.0"),
+    (YARN | {"rope_theta": None}, "rope parameters must hold the numbers rope_theta"),
     (LONG | {"short_factor": None}, "short_factor must be a list of 4 numbers, one for each frequency, not None"),
     (LONG | {"long_factor": [1.0] * 5000}, r"long_factor must be a list of 4 numbers, .*, not \[1.0, 1.0, .*\.\.\.\]"),
     (LONG | {"short_factor": [1, 2, 3, "4"]}, "short_factor must be a list of 4 numbers"),
