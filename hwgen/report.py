@@ -3,12 +3,14 @@
 from pathlib import Path
 
 from hwgen.bound import MatrixBound
-from hwgen.build_folder import read_manifest, read_result, write_text
+from hwgen.build_folder import read_manifest, read_result, write_result
 from hwgen.compiler.words import rom_word_bytes, word_bytes
+from hwgen.errors import HwgenError, NotKept
 from hwgen.figures import tile_lanes, token_bars
 from hwgen.isa import WIDTH
 from hwgen.model_config import ModelConfig
 from hwgen.template_files import environment
+from hwgen.whole_files import write_text
 
 DETAILED = 64
 """Tiles that are shown one by one; larger meshes are shown as a map and as means of their classes."""
@@ -31,6 +33,21 @@ def write_report(build: Path) -> Path:
     simulation = read_result(build, "sim-verilator.json") or read_result(build, "sim-icarus.json")
     write_text(path, report_html(read_manifest(build), simulation, read_result(build, "synth.json")))
     return path
+
+
+def keep_result(build: Path, name: str, result: dict, answer: object) -> None:
+    """Write a result, one of `hwgen.build_folder.RESULTS`, and the report with it.
+
+    Raises NotKept with `answer`, what a command prints, whatever it is that goes wrong.
+    """
+    try:
+        write_result(build, name, result)
+        write_report(build)
+    except HwgenError as error:
+        raise NotKept(error, answer) from None
+    except Exception as error:
+        raise NotKept(f"{name} and report.html must be written to {str(build)!r}, but: {type(error).__name__}: {error}",
+                      answer) from error
 
 
 def report_html(manifest: dict, sim: dict | None = None, synth: dict | None = None) -> str:

@@ -3,9 +3,9 @@
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from hwgen.build_folder import read_manifest, write_result
-from hwgen.errors import HwgenError, NotKept
-from hwgen.report import write_report
+from hwgen.build_folder import read_manifest
+from hwgen.errors import HwgenError
+from hwgen.report import keep_result
 from hwgen.simulate import simulate
 from hwgen.tokenizer import Tokenizer
 
@@ -43,23 +43,9 @@ def run(build: Path, *, sim: str, prompt_ids: Sequence[Callable[[Tokenizer | Non
         stream("\n".join(f"{number}: {_line(tokenizer, *both)}" for number, both in enumerate(
             zip(prompts, result["tokens"], strict=False))))
     result = {"sim": sim, "prompt_ids": ids, **result, "text": texts[0] if one or tokenizer is None else texts}
-    try:
-        _keep(build, sim, result)
-    finally:
-        del result["timeline"]
-    return result
-
-
-def _keep(build, sim, result):
-    """Write the result and the report. Raises NotKept with the result, whatever it is that goes wrong."""
-    try:
-        write_result(build, f"sim-{sim}.json", result)
-        write_report(build)
-    except HwgenError as error:
-        raise NotKept(error, result) from None
-    except Exception as error:
-        what = f"{type(error).__name__}: {error}"
-        raise NotKept(f"Report of the simulation must be written to {str(build)!r}, but: {what}", result) from error
+    answer = {name: value for name, value in result.items() if name != "timeline"}
+    keep_result(build, f"sim-{sim}.json", result, answer)
+    return answer
 
 
 def _tokenizer(build: Path) -> Tokenizer | None:

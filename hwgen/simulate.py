@@ -40,7 +40,7 @@ def simulate(build: Path, *, sim: str, prompt_ids, max_tokens, eos: int | Iterab
     manifest = read_manifest(build)
     several = any(isinstance(prompt, (list, tuple)) for prompt in prompt_ids)
     prompts = [list(prompt) for prompt in prompt_ids] if several else [list(prompt_ids)]
-    prompts += [[]] * (manifest.get("streams", 1) - len(prompts))
+    prompts += [[]] * (manifest["streams"] - len(prompts))
     ends = end_ids(eos)
     _check(manifest, prompts, max_tokens, ends, mode, start_pos)
     simulators, check_images = _simulators()
@@ -107,10 +107,10 @@ def _first_beats(prompts, max_tokens) -> int:
 
 
 def _check(manifest, prompts, max_tokens, ends, mode, start_pos):
-    vocab, context, streams = manifest["vocab"], manifest["context"], manifest.get("streams", 1)
+    vocab, context, streams = manifest["vocab"], manifest["context"], manifest["streams"]
     if mode not in ("tokens", "logits"):
         raise HwgenError(f"Mode must be tokens or logits, not {mode!r}")
-    if len(ends) > (most := manifest.get("ends", 1)):
+    if len(ends) > (most := manifest["ends"]):
         raise HwgenError(f"Ends of a text must be at most {most}, as many as the chip looks for, not {len(ends)}")
     for token in ends:
         _check_token(token, vocab)

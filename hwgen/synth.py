@@ -13,10 +13,10 @@ from pathlib import Path
 
 from rich.table import Table
 
-from hwgen.build_folder import read_manifest, write_result
-from hwgen.errors import HwgenError, NotKept
+from hwgen.build_folder import read_manifest
+from hwgen.errors import HwgenError
 from hwgen.liberty import Liberty, read_liberty
-from hwgen.report import write_report
+from hwgen.report import keep_result
 from hwgen.yosys_jobs import YosysFailure, run_scripts
 from sim_tb.workplace import scratch_folder
 
@@ -52,11 +52,7 @@ def synthesise(build: Path, liberty: Path | None = None) -> list[dict]:
         except YosysFailure as failure:
             raise HwgenError(f"Yosys must accept the chip in {str(build)!r}, but says of {failure}") from None
     modules = _entries(counts, mapped, library)
-    try:
-        write_result(build, "synth.json", {"liberty": library.name if library else None, "modules": modules})
-        write_report(build)
-    except HwgenError as error:
-        raise NotKept(error, modules) from None
+    keep_result(build, "synth.json", {"liberty": library.name if library else None, "modules": modules}, modules)
     return modules
 
 

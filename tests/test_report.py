@@ -6,9 +6,9 @@ import pytest
 from small_chip import chip_manifest, simulation
 
 from hwgen.build_folder import write_result
-from hwgen.errors import HwgenError
+from hwgen.errors import HwgenError, NotKept
 from hwgen.figures import RESOLUTION, timeline_lane, token_bars
-from hwgen.report import report_html, write_report
+from hwgen.report import keep_result, report_html, write_report
 
 SYNTH = {"liberty": None, "modules": [
     {"module": "rom", "kind": "memory", "instances": 8, "parts": {}, "by_type": {}, "cells": 0, "flip_flops": 0,
@@ -188,6 +188,17 @@ def test_damaged_results_are_refused(numbers, tmp_path):
     with pytest.raises(HwgenError, match="sim-verilator.json must be a readable result of hwgen, not damaged"):
         write_report(tmp_path)
     assert not (tmp_path / "report.html").exists()
+
+
+def test_a_report_that_cannot_be_made_loses_no_result(numbers, tmp_path):
+    """Whatever is wrong with a manifest that has all its keys."""
+    strange = numbers | {"tiles": [tile | {"class": "unknown"} for tile in numbers["tiles"]]}
+    (tmp_path / "manifest.json").write_text(json.dumps(strange))
+    sentence = r"^synth.json and report.html must be written to '.*', but: KeyError: 'unknown'$"
+    with pytest.raises(NotKept, match=sentence) as error:
+        keep_result(tmp_path, "synth.json", SYNTH, SYNTH["modules"])
+    assert error.value.result == SYNTH["modules"]
+    assert json.loads((tmp_path / "synth.json").read_text())["modules"] == SYNTH["modules"]
 
 
 @pytest.mark.parametrize(("prompts", "tokens", "steps"), [

@@ -454,7 +454,7 @@ def test_result_that_cannot_be_kept_is_there(toy, tmp_path, monkeypatch, broken)
         (build / "sim-icarus.json").mkdir()
         (build / "sim-icarus.json" / "file").touch()
     else:
-        monkeypatch.setattr("hwgen.run.write_report", lambda build: {}["key of another version"])
+        monkeypatch.setattr("hwgen.report.write_report", lambda build: {}["key of another version"])
     with pytest.raises(NotKept, match="Is a directory" if broken == "json" else "must be written .*KeyError") as error:
         run(build, sim="icarus", prompt_ids=[lambda tokenizer: PROMPT], max_tokens=3)
     assert error.value.result["tokens"] == tokens(PROMPT, 3) and "timeline" not in error.value.result
