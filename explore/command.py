@@ -96,7 +96,7 @@ def explore(model: str, *, nm: int, goal: str, weights: str | None = None, head:
     sizes = [nm] if nodes is None else parse_nodes(nodes)
     if workload.context is not None:
         check_fixed_context(workload.context, context, model)
-    elif weights is None or head is None:
+    else:
         weights, head = weights or WIDE, head or WIDE
     if context is None:
         context = workload.context or min(DEFAULT_CONTEXT, workload.max_context)

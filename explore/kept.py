@@ -19,6 +19,7 @@ from explore.search import Search
 from hwgen.emit.write import kept_folder
 from hwgen.errors import HwgenError
 from hwgen.formats import SEARCH
+from hwgen.whole_files import HIDDEN
 
 _PARTS = ("actions", "outcomes", "scores", "proposed")
 
@@ -82,7 +83,7 @@ class Kept:
     def clear(self) -> None:
         """Removes all that is kept for this folder, of other settings too."""
         if self.folder is not None:
-            for file in (*self.folder.glob("*.pt"), *self.folder.glob(".*.pt.hwgen-*")):
+            for file in (*self.folder.glob("*.pt"), *self.folder.glob(f".*.pt{HIDDEN}*")):
                 with suppress(OSError):
                     file.unlink()
             with suppress(OSError):

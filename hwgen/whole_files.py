@@ -15,6 +15,9 @@ from pathlib import Path
 
 from hwgen.errors import HwgenError
 
+HIDDEN = ".hwgen-"
+"""In the names of what is not whole yet, RANDOM follows. A name that begins with it is for the folder it lies in, and
+does not count as contents; another begins with a dot and the name that it is to have."""
 RANDOM = "[a-z0-9_]{8}"
 """What `tempfile` puts at the end of a name."""
 _OLD_SECONDS = 3600
@@ -28,7 +31,7 @@ def try_writing(folder: Path) -> None:
 
     Permissions do not tell: nothing to root, and nobody of read-only mounts, quotas and full disks.
     """
-    handle, path = tempfile.mkstemp(dir=folder, prefix=".hwgen-")
+    handle, path = tempfile.mkstemp(dir=folder, prefix=HIDDEN)
     os.unlink(path)
     with os.fdopen(handle, "wb") as file:
         file.write(b"hwgen")
@@ -69,7 +72,7 @@ def write_text(path: Path, text: str) -> None:
 def hidden_prefix(path: Path) -> str:
     """How names begin of what is to become `path`, in the same folder; RANDOM follows."""
     name = os.fsencode(path.name)[:_NAME_BYTES].decode(errors="ignore")
-    return f".{name}.hwgen-"
+    return f".{name}{HIDDEN}"
 
 
 def hidden_beside(path: Path) -> list[Path]:

@@ -252,6 +252,15 @@ def test_after_a_kill_at_any_move_the_next_run_finds_the_old_contents(out, monke
     assert number > 12 and contents(out) == NEW
 
 
+def test_earlier_contents_that_cannot_be_put_back_are_kept_and_named(out):
+    """As after a loss of power, which may leave a file without its contents."""
+    stage = out / ".hwgen-12345678"
+    write_files(stage, {"lock": "", "journal": "", "old/a": "old"})
+    with pytest.raises(HwgenError, match=f"must get back its earlier contents from {stage}, but: Expecting value"):
+        restore(out)
+    assert contents(stage) == {"lock": "", "journal": "", "old/a": "old"}
+
+
 def test_what_a_killed_process_left_beside_a_new_folder_is_removed(tmp_path):
     ready, go = os.pipe()
     child = os.fork()

@@ -101,27 +101,28 @@ def bar(what: str):
 def counted():
     """Yields what shows (what is under way, how much of it is done, of how much) on stderr, with the time left.
 
-    A terminal gets a bar; elsewhere a line now and then shows that work goes on.
+    The first word of what is under way names its kind: another kind begins anew. A terminal gets a bar; elsewhere a
+    line now and then shows that work goes on.
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
     share = TextColumn("{task.percentage:.0f} %")
     columns = TextColumn("{task.description}"), BarColumn(), share, TimeRemainingColumn()
     if not progress.is_interactive:
-        yield _Lines().show
+        yield _Lines().update
         return
-    with Progress(*columns, console=progress, transient=True) as shown:
-        task, name = None, None
+    with Progress(*columns, console=progress, transient=True) as bars:
+        task, kind = None, None
 
-        def show(what, done, total):
-            nonlocal task, name
-            if what.split()[0] != name:
+        def update(what, done, total):
+            nonlocal task, kind
+            if what.split()[0] != kind:
                 if task is not None:
-                    shown.remove_task(task)
-                task, name = shown.add_task(what, total=total), what.split()[0]
-            shown.update(task, description=what, completed=done, total=total)
+                    bars.remove_task(task)
+                task, kind = bars.add_task(what, total=total), what.split()[0]
+            bars.update(task, description=what, completed=done, total=total)
 
-        yield show
+        yield update
 
 
 class _Lines:
@@ -132,7 +133,7 @@ class _Lines:
     def __init__(self):
         self._kind, self._began, self._said = None, 0.0, 0.0
 
-    def show(self, what: str, done: int, total: int):
+    def update(self, what: str, done: int, total: int):
         kind, now = what.split()[0], time.monotonic()
         if kind != self._kind:
             self._kind, self._began, self._said = kind, now, now

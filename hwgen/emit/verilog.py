@@ -47,10 +47,10 @@ design = libyosys.Design()
 for line in sys.stdin.read().splitlines():
     libyosys.run_pass(line, design)
 """
-# an escaped identifier that is legal without its escape, but for keywords
 _ASSERT = re.compile(r'\$write\("(.*?)"\);\n +assert \(\S+\);')
 """What Yosys writes for a check, after `if (!condition)`."""
 _NEEDLESS_ESCAPE = re.compile(r"\\([A-Za-z_]\w*\$[\w$]*) ", re.ASCII)
+"""An escaped identifier that is legal without its escape, but for keywords."""
 
 
 def module_name(component):

@@ -18,12 +18,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from hwgen.errors import DISK_FULL, HwgenError
-from hwgen.whole_files import RANDOM, hidden_beside, hidden_prefix, locked, make_locked, try_writing
+from hwgen.whole_files import HIDDEN, RANDOM, hidden_beside, hidden_prefix, locked, make_locked, try_writing
 
 MARKER = ".hwgen"
 """File in every folder that hwgen made; only such a folder may be overwritten."""
-HIDDEN = f"{MARKER}-"
-"""How names begin of what hwgen puts into a folder until it is whole; they do not count as its contents."""
 
 Content = str | bytes | Iterable[str | bytes]
 """Contents of a file, text as UTF-8; large ones come as pieces, so that they never lie in memory as a whole."""
@@ -54,9 +52,10 @@ def restore(folder: Path) -> None:
             if ours:
                 try:
                     _undo(stage, target)
-                except OSError as error:
-                    raise HwgenError(f"Folder {str(folder)!r} must be writable, as hwgen was killed while it wrote it "
-                                     f"and its earlier contents are in {stage}, but: {error.strerror}") from None
+                except (OSError, ValueError) as error:  # a journal may be damaged after a loss of power
+                    reason = getattr(error, "strerror", None) or error
+                    raise HwgenError(f"Folder {str(folder)!r}, which hwgen wrote when it was killed, must get back its "
+                                     f"earlier contents from {stage}, but: {reason}") from None
                 _remove(stage)
         with suppress(OSError):
             stage.rmdir()  # killed before there was a lock
