@@ -69,7 +69,8 @@ def prepare(model: FloatModel, *, context: int | None = None, calibration=None, 
 
 
 def quantize(model: FloatModel, *, weights: str = "mxint8", head: str = "mxint8", context: int | None = None,
-             calibration=None, seed: int = 0, allow_wrap: bool = False) -> IntegerGraph:
+             calibration=None, seed: int = 0, allow_wrap: bool = False,
+             on_progress: OnProgress = unwatched) -> IntegerGraph:
     """The integer graph of `model` for `context` positions (default: the model's, at most 512).
 
     `weights` is the format of the layers' matrices (mxint8 or mxfp4; those with a bias stay MXINT8, as a bias needs
@@ -78,8 +79,8 @@ def quantize(model: FloatModel, *, weights: str = "mxint8", head: str = "mxint8"
     the room, unless `allow_wrap`.
     """
     narrow_matrices(model.config, weights, head)
-    prepared = prepare(model, context=context, calibration=calibration, seed=seed)
-    return rounded(prepared, weights=weights, head=head, allow_wrap=allow_wrap)
+    prepared = prepare(model, context=context, calibration=calibration, seed=seed, on_progress=on_progress)
+    return rounded(prepared, weights=weights, head=head, allow_wrap=allow_wrap, on_progress=on_progress)
 
 
 def rounded(prepared: Prepared, *, weights: str = "mxint8", head: str = "mxint8", allow_wrap: bool = False,

@@ -168,8 +168,8 @@ def read_graph(model: str, context: int | None, allow_wrap: bool = False):
     from hwgen.quantize import quantize
 
     loaded = read_model(path)
-    with step(f"quantising {model}"):
-        return quantize(loaded, context=context, allow_wrap=allow_wrap)
+    with counted() as show_progress:
+        return quantize(loaded, context=context, allow_wrap=allow_wrap, on_progress=show_progress)
 
 
 def ids_of(prompt: str | None, prompt_ids: str | None) -> Callable:
