@@ -2,7 +2,6 @@
 
 import json
 import subprocess
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from hwgen.noc.network import bits_for
 from hwgen.noc_report import noc_report
 from hwgen.rtl.packet import MAX_UNICAST_FLITS, routing_fields
 from hwgen.template_files import environment
+from sim_tb.workplace import scratch_folder
 
 PATTERNS = ("uniform", "transpose", "bit-complement", "hotspot", "neighbour", "all-gather")
 LONGEST = MAX_UNICAST_FLITS + 1
@@ -36,9 +36,9 @@ def noc_bench(design: Design, *, patterns: Sequence[str] | None = None, loads: S
     """Compile the network of a design and `measure` it; `on_stage` is told what is under way."""
     patterns = check_request(design, patterns, loads, flits, cycles)
     stage = on_stage or (lambda what: None)
-    with tempfile.TemporaryDirectory(prefix="hwgen-noc-") as folder:
+    with scratch_folder() as folder:
         stage("compiling the mesh")
-        mesh = MeshBench(design, Path(folder))
+        mesh = MeshBench(design, folder)
         return measure(mesh, patterns=patterns, loads=loads, flits=flits, cycles=cycles, seed=seed, on_stage=stage)
 
 

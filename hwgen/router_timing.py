@@ -2,10 +2,10 @@
 
 import re
 import subprocess
-import tempfile
 from pathlib import Path
 
 from hwgen.errors import HwgenError
+from sim_tb.workplace import scratch_folder
 
 _PERIOD_NS = 1000
 _SCRIPT = """read_liberty {liberty}
@@ -23,8 +23,7 @@ def cycle_of_pair(netlist: str, top: str, liberty: Path) -> float:
 
     `netlist` is Verilog of the mapped module `top`, with the ports of a router. Program `sta` must be on the path.
     """
-    with tempfile.TemporaryDirectory(prefix="hwgen-sta-") as folder:
-        work = Path(folder)
+    with scratch_folder() as work:
         (work / "routers.v").write_text(netlist + _pair(netlist, top))
         (work / "run.tcl").write_text(_SCRIPT.format(liberty=Path(liberty).resolve(), period=_PERIOD_NS))
         run = subprocess.run(["sta", "-no_splash", "-exit", "run.tcl"], cwd=work, capture_output=True, text=True,

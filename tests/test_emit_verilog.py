@@ -1,8 +1,12 @@
 # amaranth: UnusedElaboratable=no
+import contextlib
 import os
 import re
+import signal
 import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -17,6 +21,7 @@ from hwgen.emit.component import KNOBS, component_files, parse_settings
 from hwgen.emit.verilog import module_files
 from hwgen.emit.write import write_folder
 from hwgen.errors import HwgenError
+from hwgen.interrupts import interruptible
 from hwgen.rtl.router import Router
 
 KINDS = (
@@ -123,6 +128,31 @@ def test_same_bytes_whatever_was_made_before(chip):
     assert chip_files(spec(2, 1)) == {
         str(path.relative_to(chip)): path.read_text() for path in chip.rglob("*") if path.is_file() and path.suffix
     }
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
+def test_an_interrupt_leaves_no_folder_and_no_process(number, tmp_path):
+    """Neither of this process nor of its workers, which wait for Yosys."""
+    child = os.fork()
+    if not child:
+        tempfile.tempdir = str(tmp_path)
+        router = Router(width=2, height=2, flit_bits=128, buffer_flits=8, multicast=True)
+        os._exit(interruptible(lambda: module_files({"router": router}) and 0))
+    while not list(tmp_path.glob("**/in.il")):
+        assert os.waitpid(child, os.WNOHANG) == (0, 0)
+        time.sleep(0.005)
+    os.kill(child, number)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 2
+    assert not list(tmp_path.iterdir()) and not working_within(tmp_path)
+
+
+def working_within(folder):
+    """Processes whose current folder is, or was, within this one."""
+    found = []
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            found += [process.name] if os.readlink(process / "cwd").startswith(str(folder)) else []
+    return found
 
 
 def test_verilog_behaves_as_the_component(tmp_path):

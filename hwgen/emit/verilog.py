@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+from functools import partial
 from pathlib import Path
 
 from amaranth.back import rtlil
@@ -17,6 +18,7 @@ from amaranth.lib.wiring import In
 
 from hwgen.emit.fold import fold
 from hwgen.emit.names import plain, with_plain_names
+from sim_tb.workplace import scratch_folder
 
 HEADER = "// Plain Verilog-2005. Registers have no initial value: hold rst high for one clock edge first.\n"
 
@@ -129,8 +131,9 @@ def module_files(components, *, checks=False):
     _modules, _passes = Library(components).modules, _PASSES if checks else _NO_CHECKS + _PASSES
     try:
         # forked, as components cannot be sent; the parts placed last are the largest
-        with multiprocessing.get_context("fork").Pool(min(len(_modules), os.cpu_count()), _start_worker) as pool:
-            texts = dict(pool.imap_unordered(_convert, reversed(_modules)))
+        context, processes = multiprocessing.get_context("fork"), min(len(_modules), os.cpu_count())
+        with scratch_folder() as scratch, context.Pool(processes, _start_worker) as pool:
+            texts = dict(pool.imap_unordered(partial(_convert, scratch), reversed(_modules)))
     finally:
         _modules = {}
     return {f"{name}.v": texts[name] for name in sorted(texts)}
@@ -141,22 +144,23 @@ _modules, _passes = {}, ""
 
 
 def _start_worker():
-    # an interrupt is the parent's business, which ends its workers
+    # an interrupt is the parent's business, which ends its workers, each with the Yosys that it waits for
+    os.setpgid(0, 0)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGTERM, lambda *_: os.killpg(0, signal.SIGKILL))
     gc.disable()
 
 
-def _convert(name):
-    text = _verilog(name, rtlil.convert(_modules[name], name=name, emit_src=False))
+def _convert(scratch, name):
+    text = _verilog(name, rtlil.convert(_modules[name], name=name, emit_src=False), scratch)
     # names last: what is folded depends on the length of expressions
     return name, with_plain_names(fold(_plain(text)))
 
 
-def _verilog(name, module):
+def _verilog(name, module, scratch):
     """Verilog text of one RTLIL text."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
         Path(folder, "in.il").write_text(module)
         script = f"read_rtlil in.il\n{_passes.strip()}\nwrite_verilog -noattr out.v"
         # a process of its own: Yosys numbers its objects from a counter that only a new process sets back
