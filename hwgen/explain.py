@@ -19,6 +19,7 @@ from hwgen.evaluate import compare, draw, standard_error
 from hwgen.float_model import FloatModel
 from hwgen.fold import gain_factor
 from hwgen.integer_graph import IntegerGraph, LayerGraph, matrix_shape
+from hwgen.model_config import ROPE_FRACTION
 from hwgen.quantize import OnProgress, Prepared, unwatched
 from hwgen.reference import Reference
 from hwgen.rope import rotation
@@ -221,7 +222,7 @@ class Emulation:
     def _turn(self, length: int, choices):
         """Cosine and sine [T, 1, 1, pairs]."""
         if "rotation" in choices:
-            pairs = np.ldexp(self.graph.rope[:length].astype(np.float32), -14)
+            pairs = np.ldexp(self.graph.rope[:length].astype(np.float32), -ROPE_FRACTION)
             return tuple(pairs[:, None, None, part::2] for part in (0, 1))
         return tuple(part[:, None, None] for part in rotation(self.config, np.arange(length)))
 

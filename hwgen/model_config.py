@@ -17,8 +17,6 @@ LARGEST = {
 """Sizes beyond which a file is damaged rather than a model large."""
 EPSILON_SUM = 15
 """The most that epsilon times the hidden size may be: the integer graph has four bits before its binary point."""
-
-
 ROPE_FRACTION = 14
 """Fraction bits of cosines and sines in the integer graph."""
 ROPE_ATTENTION_MAX = LIMBS_MAX / (1 << ROPE_FRACTION)

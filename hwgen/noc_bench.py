@@ -13,6 +13,8 @@ from hwgen.noc.network import bits_for
 from hwgen.noc_report import noc_report
 from hwgen.rtl.packet import MAX_UNICAST_FLITS, routing_fields
 from hwgen.template_files import environment
+from sim_tb.errors import SimulatorError
+from sim_tb.verilate import compile_program
 from sim_tb.workplace import scratch_folder
 
 PATTERNS = ("uniform", "transpose", "bit-complement", "hotspot", "neighbour", "all-gather")
@@ -90,15 +92,14 @@ class MeshBench:
     def __init__(self, design: Design, folder: Path, quick: bool = False):
         self.design = design
         parameters = _parameters(design)
-        verilate = _verilate()
         verilog = mesh_files(design)
         loader = environment().loader
         source, _, _ = loader.get_source(environment(), "mesh_bench.cpp")
         write_files(folder, verilog | {"mesh_bench.cpp": source, "parameters.h": parameters})
         try:
-            self._program = verilate.compile_program(
+            self._program = compile_program(
                 folder, "mesh", [*verilog, "mesh_bench.cpp"], _CONTROL_FILE, quick=quick)
-        except verilate.SimulatorError as error:
+        except SimulatorError as error:
             raise HwgenError(str(error)) from None
 
     def run(self, pattern: str, **arguments) -> dict:
@@ -213,11 +214,3 @@ def check_request(design: Design, patterns, loads, flits, cycles: int) -> list[s
         if name in unable:
             raise HwgenError(f"Pattern {name} must {unable[name]}")
     return list(patterns)
-
-
-def _verilate():
-    try:
-        from sim_tb import verilate
-    except ImportError as error:
-        raise HwgenError(f"Simulation must have its packages (pip install 'hwgen[sim]'), but: {error}") from error
-    return verilate

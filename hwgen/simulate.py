@@ -6,6 +6,9 @@ from pathlib import Path
 from hwgen.build_folder import read_manifest
 from hwgen.errors import HwgenError
 from hwgen.model_config import end_ids
+from sim_tb.chip_folder import check_images
+from sim_tb.errors import SimulatorError
+from sim_tb.workplace import scratch_folder
 
 UNITS = ("matrix", "vector", "send")
 """Of a tile's activity, from bit 0."""
@@ -43,7 +46,7 @@ def simulate(build: Path, *, sim: str, prompt_ids, max_tokens, eos: int | Iterab
     prompts += [[]] * (manifest["streams"] - len(prompts))
     ends = end_ids(eos)
     _check(manifest, prompts, max_tokens, ends, mode, start_pos)
-    simulators, check_images = _simulators()
+    simulators = _simulators()
     request = {"prompt_ids": prompts if several else prompts[0], "max_tokens": max_tokens, "mode": mode,
                "start_pos": start_pos, "eos": ends}
     request |= disturbance
@@ -62,13 +65,13 @@ def simulate(build: Path, *, sim: str, prompt_ids, max_tokens, eos: int | Iterab
     try:
         check_images(build, manifest)
         stage("compile")
-        with simulators.compiled_chip(build, sim, quick=quick) as compiled, simulators.scratch_folder() as scratch:
+        with simulators.compiled_chip(build, sim, quick=quick) as compiled, scratch_folder() as scratch:
             stage("run")
             trace = scratch / "trace.txt"
             simulators.run_bench(build, sim, compiled, request, report, trace=trace,
                                  trace_beat=_first_beats(prompts, max_tokens))
             intervals = _intervals(trace.read_text(encoding="utf-8") if trace.exists() else "")
-    except simulators.SimulatorError as error:
+    except SimulatorError as error:
         raise HwgenError(str(error)) from error
     except BrokenPipeError:  # nobody reads the tokens
         raise
@@ -141,7 +144,6 @@ def _check_token(token, vocab):
 def _simulators():
     try:
         from sim_tb import simulators
-        from sim_tb.chip_folder import check_images
     except ImportError as error:
         raise HwgenError(f"Simulation must have its packages (pip install 'hwgen[sim]'), but: {error}") from error
-    return simulators, check_images
+    return simulators
