@@ -131,13 +131,13 @@ def test_same_bytes_whatever_was_made_before(chip):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=lambda number: number.name)
-def test_an_interrupt_leaves_no_folder_and_no_process(number, tmp_path):
-    """Neither of this process nor of its workers, which wait for Yosys."""
+def test_an_interrupt_leaves_no_folder_and_no_process(number, tmp_path, monkeypatch):
+    """Neither of this process nor of its workers, which wait for Yosys, here one that never ends."""
+    monkeypatch.setattr("hwgen.emit.verilog._RUNNER", "import time; time.sleep(100)")
     child = os.fork()
     if not child:
         tempfile.tempdir = str(tmp_path)
-        router = Router(width=2, height=2, flit_bits=128, buffer_flits=8, multicast=True)
-        os._exit(interruptible(lambda: module_files({"router": router}) and 0))
+        os._exit(interruptible(lambda: module_files({"outer": Outer()}) and 0))
     while not list(tmp_path.glob("**/in.il")):
         assert os.waitpid(child, os.WNOHANG) == (0, 0)
         time.sleep(0.005)
