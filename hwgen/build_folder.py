@@ -21,8 +21,9 @@ KEYS = {
         "kvmem_words", "imem_words", "rom_words"},
     "tiles": {
         "x", "y", "class", "instructions", "rom_words", "rom_depth", "xmem_words", "kv_words", "vmem_words", "layers",
-        "rows", "heads"}}
-"""Keys of a manifest, and of the entries of its lists of classes and tiles; BUILD's number is theirs, too."""
+        "rows", "heads"},
+    "memory_images": {"file", "words", "digits"}}
+"""Keys of a manifest, and of the entries of its lists of the same names; BUILD's number is theirs, too."""
 
 
 def read_manifest(build: Path) -> dict:
@@ -35,7 +36,7 @@ def read_manifest(build: Path) -> dict:
             raise ValueError("manifest.json describes no chip")
         BUILD.check(numbers.get("format"), rule)
         _check_keys(numbers)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or error
         raise HwgenError(f"{rule} ({reason})") from None
     return numbers
@@ -44,7 +45,7 @@ def read_manifest(build: Path) -> dict:
 def _check_keys(numbers: dict) -> None:
     """Raise ValueError where a part of a manifest is not there."""
     parts = [("manifest", numbers)]
-    for name in ("classes", "tiles"):
+    for name in ("classes", "tiles", "memory_images"):
         entries = numbers.get(name)
         if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
             raise ValueError(f"manifest.json lacks {name}")
@@ -66,7 +67,7 @@ def read_result(build: Path, name: str) -> dict | None:
             raise ValueError("no JSON object")
     except FileNotFoundError:
         return None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise HwgenError(f"{path} must be a readable result of hwgen, not damaged ({error}); delete it") from None
     RESULTS[name].check(result.get("format"), f"{path} must be a result of hwgen, not one")
     return result

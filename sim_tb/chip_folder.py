@@ -22,7 +22,7 @@ def read_manifest(build: Path) -> dict:
     rule = f"BUILD must be a folder with the manifest.json of a chip, not {str(build)!r}"
     try:
         manifest = json.loads(Path(build, "manifest.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SimulatorError(f"{rule} ({getattr(error, 'strerror', None) or error})") from None
     if not isinstance(manifest, dict) or not {"top", "files"} <= manifest.keys():
         raise SimulatorError(f"{rule} (it describes no chip)")

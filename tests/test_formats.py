@@ -70,7 +70,14 @@ def test_a_manifest_has_the_keys_that_readers_ask_for():
     numbers = chip_manifest()
     assert (BUILD.number, numbers["format"]) == (1, BUILD.mark)
     assert numbers.keys() == KEYS["manifest"]
-    assert all(entry.keys() == KEYS[name] for name in ("classes", "tiles") for entry in numbers[name])
+    assert all(entry.keys() == KEYS[name] for name in KEYS.keys() - {"manifest"} for entry in numbers[name])
+
+
+@pytest.mark.parametrize("name", ["manifest.json", "synth.json"])
+def test_json_without_an_end_is_damage(name, tmp_path):
+    (tmp_path / name).write_text("[" * 200_000)
+    with pytest.raises(HwgenError, match="^(BUILD|.*synth.json) must be"):
+        read_manifest(tmp_path) if name == "manifest.json" else read_result(tmp_path, name)
 
 
 @pytest.mark.parametrize("name", KEYS)
