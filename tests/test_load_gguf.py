@@ -366,7 +366,8 @@ def test_an_unusable_tokenizer_in_the_commands(file, tmp_path, capfd):
     assert f"note: text can be neither read nor written, only token ids: {reason}" in capfd.readouterr().err
     assert ids_of(None, "1,2")(model.tokenizer) == [1, 2]
     with pytest.raises(HwgenError, match=reason):
-        ids_of("ab", None)(model.tokenizer)
+        app(["reference", str(file), "--prompt", "ab"], standalone_mode=False)
+    assert capfd.readouterr().err == ""  # nothing was quantised before, nothing said twice
     quantize_model(model, calibration=[[1, 2, 3]], context=8).save(output)
     app(["reference", output, "--prompt-ids", "1,2", "--max-tokens", "3"], standalone_mode=False)
     assert capfd.readouterr().out.startswith("[")

@@ -128,7 +128,7 @@ def reference(
     from hwgen.tokenizer import readable
 
     make_ids = ids_of(prompt, prompt_ids)
-    graph = read_graph(model, context, allow_wrap)
+    graph = read_graph(model, context, allow_wrap, with_tokenizer=make_ids)
     run = Reference(graph)
     ids = make_ids(graph.tokenizer)
     tokens = run.generate(ids, max_tokens)

@@ -144,11 +144,16 @@ class _Lines:
             _line(f"{what}: {done / total:.0%}, some {left:.0f} s left")
 
 
-def read_model(path: Path, *, weights: bool = True):
-    """The model at `path`, with its notes on stderr."""
+def read_model(path: Path, *, weights: bool = True, with_tokenizer: Callable | None = None):
+    """The model at `path`, with its notes on stderr.
+
+    `with_tokenizer` gets its tokenizer (or None) before anything is said, and may raise.
+    """
     from hwgen.load import load
 
     loaded = load(path, weights=weights)
+    if with_tokenizer:
+        with_tokenizer(loaded.tokenizer)
     for text in loaded.notes:
         note(text)
     if weights and loaded.tokenizer is not None and loaded.tokenizer.problem:
@@ -156,8 +161,11 @@ def read_model(path: Path, *, weights: bool = True):
     return loaded
 
 
-def read_graph(model: str, context: int | None, allow_wrap: bool = False):
-    """The integer graph of a Q file, or of a model quantised with the defaults."""
+def read_graph(model: str, context: int | None, allow_wrap: bool = False, with_tokenizer: Callable | None = None):
+    """The integer graph of a Q file, or of a model quantised with the defaults.
+
+    `with_tokenizer` gets the tokenizer (or None) of a model before it is quantised, and may raise.
+    """
     from hwgen.integer_graph import IntegerGraph, check_fixed_context, is_graph_file
 
     path = Path(model)
@@ -167,7 +175,7 @@ def read_graph(model: str, context: int | None, allow_wrap: bool = False):
         return graph
     from hwgen.quantize import quantize
 
-    loaded = read_model(path)
+    loaded = read_model(path, with_tokenizer=with_tokenizer)
     with counted() as show_progress:
         return quantize(loaded, context=context, allow_wrap=allow_wrap, on_progress=show_progress)
 
