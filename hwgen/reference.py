@@ -39,11 +39,11 @@ class Reference:
 
     def step(self, token: int, position: int) -> np.ndarray:
         """Logits int64 [vocab], int32 values worth 2^-12, after `token` at `position`; keeps its key and value."""
-        return self._logits(self._body(np.array([[_token(self.graph, token)]]), self._position(position)))[0, 0]
+        return self._logits(self._body(np.array([[_token(self.graph.config.vocab, token)]]), self._position(position)))[0, 0]
 
     def feed(self, token: int, position: int):
         """As `step` without logits, as the chip does for all prompt tokens but the last."""
-        self._body(np.array([[_token(self.graph, token)]]), self._position(position))
+        self._body(np.array([[_token(self.graph.config.vocab, token)]]), self._position(position))
 
     def logits(self, tokens: np.ndarray) -> np.ndarray:
         """Logits int32 [batch, T, vocab] of sequences [batch, T] that start at position 0."""
@@ -56,7 +56,7 @@ class Reference:
         `max_tokens`, or when the position reaches the context.
         """
         ends = end_ids(self.graph.config.eos_ids if eos == -1 else eos)
-        prompt = check_request(self.graph, prompt, max_tokens, start_pos)
+        prompt = check_request(self.graph.config.vocab, self.graph.context, prompt, max_tokens, start_pos)
         for position, token in enumerate(prompt[:-1], start_pos):
             self.feed(token, position)
         token, position, out = prompt[-1], start_pos + len(prompt) - 1, []
@@ -208,18 +208,18 @@ def batch_logits(graph: IntegerGraph, tokens: np.ndarray) -> np.ndarray:
     """Logits int32 [B, T, vocab] of token ids [B, T], the same bits as `Reference.step` gives one by one."""
     tokens = np.asarray(tokens)
     for token in (tokens.min(), tokens.max()):
-        _token(graph, token)
+        _token(graph.config.vocab, token)
     if tokens.shape[1] > graph.context:
         raise HwgenError(f"Sequences must be at most {graph.context} tokens long (the context), not {tokens.shape[1]}")
     return Reference(graph, len(tokens)).logits(tokens)
 
 
-def check_request(graph: IntegerGraph, prompt: Iterable[int], max_tokens: int, start_pos: int = 0) -> list[int]:
-    """The prompt as a list; HwgenError where the chip could not take the run."""
-    prompt = [_token(graph, token) for token in prompt]
-    room = graph.context - start_pos
-    if not 0 <= start_pos < graph.context:
-        raise HwgenError(f"Start position must be 0 to {graph.context - 1}, not {start_pos}")
+def check_request(vocab: int, context: int, prompt: Iterable[int], max_tokens: int, start_pos: int = 0) -> list[int]:
+    """The prompt as a list; HwgenError where a chip of such a vocabulary and context could not take the run."""
+    prompt = [_token(vocab, token) for token in prompt]
+    room = context - start_pos
+    if not 0 <= start_pos < context:
+        raise HwgenError(f"Start position must be 0 to {context - 1}, not {start_pos}")
     if not prompt:
         raise HwgenError("Prompt must be at least 1 token long, not 0")
     if len(prompt) > room:
@@ -230,9 +230,9 @@ def check_request(graph: IntegerGraph, prompt: Iterable[int], max_tokens: int, s
     return prompt
 
 
-def _token(graph: IntegerGraph, token) -> int:
-    if not 0 <= token < graph.config.vocab:
-        raise HwgenError(f"Token id must be 0 to {graph.config.vocab - 1}, not {token}")
+def _token(vocab: int, token) -> int:
+    if not 0 <= token < vocab:
+        raise HwgenError(f"Token id must be 0 to {vocab - 1}, not {token}")
     return int(token)
 
 

@@ -56,6 +56,16 @@ def test_q_is_there_before_anything_is_measured(tmp_path):
     assert len(answer["tokens"]) == 2
 
 
+@pytest.mark.parametrize(("request_", "sentence"), [
+    (["--prompt-ids", "1,512"], "Token id must be 0 to 511, not 512"),
+    (["--prompt-ids", "1,2,3", "--context", 2], "Prompt must be at most 2 tokens long (the context), not 3"),
+    (["--prompt-ids", "1", "--max-tokens", 0], "Maximum of new tokens must be at least 1, not 0"),
+])
+def test_a_request_is_checked_before_the_model_is_quantised(request_, sentence):
+    done = hwgen("reference", MODEL, *request_)
+    assert done.returncode == 2 and done.stderr == f"hwgen: {sentence}\n"
+
+
 def test_measuring_can_be_left_out_and_explained():
     bare = json.loads(hwgen("quantize", MODEL, "--context", 8, "--tokens", 0, "--json").stdout)
     assert bare.keys() == {"output", "signature"}

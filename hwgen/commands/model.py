@@ -124,11 +124,17 @@ def reference(
     json_: Json = False,
 ) -> None:
     """Continue a prompt with the integer reference: what every chip of this model must answer."""
-    from hwgen.reference import Reference
+    from hwgen.quantize import check_context
+    from hwgen.reference import Reference, check_request
     from hwgen.tokenizer import readable
 
     make_ids = ids_of(prompt, prompt_ids)
-    graph = read_graph(model, context, allow_wrap, with_tokenizer=make_ids)
+
+    def check(loaded):
+        config = loaded.config
+        check_request(config.vocab, check_context(config, context), make_ids(loaded.tokenizer), max_tokens)
+
+    graph = read_graph(model, context, allow_wrap, check=check)
     run = Reference(graph)
     ids = make_ids(graph.tokenizer)
     tokens = run.generate(ids, max_tokens)

@@ -144,16 +144,13 @@ class _Lines:
             _line(f"{what}: {done / total:.0%}, some {left:.0f} s left")
 
 
-def read_model(path: Path, *, weights: bool = True, with_tokenizer: Callable | None = None):
-    """The model at `path`, with its notes on stderr.
-
-    `with_tokenizer` gets its tokenizer (or None) before anything is said, and may raise.
-    """
+def read_model(path: Path, *, weights: bool = True, check: Callable | None = None):
+    """The model at `path`, with its notes on stderr. `check` gets it before anything is said, and may raise."""
     from hwgen.load import load
 
     loaded = load(path, weights=weights)
-    if with_tokenizer:
-        with_tokenizer(loaded.tokenizer)
+    if check:
+        check(loaded)
     for text in loaded.notes:
         note(text)
     if weights and loaded.tokenizer is not None and loaded.tokenizer.problem:
@@ -161,10 +158,10 @@ def read_model(path: Path, *, weights: bool = True, with_tokenizer: Callable | N
     return loaded
 
 
-def read_graph(model: str, context: int | None, allow_wrap: bool = False, with_tokenizer: Callable | None = None):
+def read_graph(model: str, context: int | None, allow_wrap: bool = False, check: Callable | None = None):
     """The integer graph of a Q file, or of a model quantised with the defaults.
 
-    `with_tokenizer` gets the tokenizer (or None) of a model before it is quantised, and may raise.
+    `check` gets a model before it is quantised, and may raise.
     """
     from hwgen.integer_graph import IntegerGraph, check_fixed_context, is_graph_file
 
@@ -175,7 +172,7 @@ def read_graph(model: str, context: int | None, allow_wrap: bool = False, with_t
         return graph
     from hwgen.quantize import quantize
 
-    loaded = read_model(path, with_tokenizer=with_tokenizer)
+    loaded = read_model(path, check=check)
     with counted() as show_progress:
         return quantize(loaded, context=context, allow_wrap=allow_wrap, on_progress=show_progress)
 
