@@ -39,11 +39,11 @@ class Reference:
 
     def step(self, token: int, position: int) -> np.ndarray:
         """Logits int64 [vocab], int32 values worth 2^-12, after `token` at `position`; keeps its key and value."""
-        return self._logits(self._body(np.array([[_token(self.graph.config.vocab, token)]]), self._position(position)))[0, 0]
+        return self._logits(self._one(token, position))[0, 0]
 
     def feed(self, token: int, position: int):
         """As `step` without logits, as the chip does for all prompt tokens but the last."""
-        self._body(np.array([[_token(self.graph.config.vocab, token)]]), self._position(position))
+        self._one(token, position)
 
     def logits(self, tokens: np.ndarray) -> np.ndarray:
         """Logits int32 [batch, T, vocab] of sequences [batch, T] that start at position 0."""
@@ -66,6 +66,9 @@ class Reference:
             position += 1
             if token in ends or len(out) == max_tokens or position == self.graph.context:
                 return out
+
+    def _one(self, token: int, position: int) -> np.ndarray:
+        return self._body(np.array([[_token(self.graph.config.vocab, token)]]), self._position(position))
 
     def _position(self, position: int) -> int:
         if not 0 <= position < self.graph.context:
