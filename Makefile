@@ -35,10 +35,10 @@ $(SMOLLM2_MODEL): | $(VENV)/.sim
 
 test: $(VENV)/.test
 	$(BIN)/ruff check .
-	$(BIN)/python -m pytest -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-full: $(VENV)/.test
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --full
+	$(BIN)/python -m pytest -n 2 --dist loadfile --full
 
 lint: $(VENV)/.test
 	$(BIN)/ruff check .

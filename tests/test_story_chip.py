@@ -44,9 +44,8 @@ def _run(graph, build, **options):
                               "quick": True} | options)
 
 
-@pytest.mark.xdist_group("story")
 @pytest.mark.parametrize("disturbance", [
-    {}, {"output_pause": [20000, 1]}, {"output_pause": [1, 1, 7, 2]}, {"reset_after": [100, 1777, 4321], "eager": True},
+    {}, {"output_pause": [6000, 1]}, {"output_pause": [1, 1, 7, 2]}, {"reset_after": [100, 1777, 4321], "eager": True},
 ], ids=str)
 def test_the_example_model_tells_its_story_whatever_the_host_does(graph, wanted, chip, disturbance):
     result = _run(graph, chip, **disturbance)
@@ -61,7 +60,6 @@ def test_the_example_model_tells_its_story_whatever_the_host_does(graph, wanted,
         (x, y, unit) for x in range(2) for y in range(2) for unit in ("matrix", "vector", "send")}
 
 
-@pytest.mark.xdist_group("story")
 def test_a_run_ends_after_any_of_the_models_ends(graph, wanted, chip, tmp_path):
     """As Llama 3 Instruct ends its turns after the second of the ids that its configuration names."""
     build = shutil.copytree(chip, tmp_path / "chip")
@@ -74,13 +72,11 @@ def test_a_run_ends_after_any_of_the_models_ends(graph, wanted, chip, tmp_path):
     assert result["tokens"] == Reference(graph).generate(graph.tokenizer.encode(PROMPT), TOKENS, eos=ends) == wanted[:4]
 
 
-@pytest.mark.xdist_group("story")
 def test_a_second_request_does_not_disturb_the_first(graph, wanted, chip):
     result = _run(graph, chip, start_again_after=9000)
     assert result["tokens"] == wanted and result["err_busy"]
 
 
-@pytest.mark.xdist_group("story")
 def test_logits_equal_the_references(graph, chip):
     ids = graph.tokenizer.encode(PROMPT)
     result = _run(graph, chip, mode="logits", max_tokens=2)
@@ -92,7 +88,7 @@ def test_logits_equal_the_references(graph, chip):
     np.testing.assert_array_equal(result["logits"][1], run.step(int(np.argmax(first)), len(ids)))
 
 
-@pytest.mark.xdist_group("story")
+@pytest.mark.full
 def test_icarus_agrees(graph, chip):
     wanted = Reference(graph).generate([1], 1)
     assert _run(graph, chip, sim="icarus", prompt_ids=[1], max_tokens=1)["tokens"] == wanted

@@ -307,7 +307,7 @@ def _simulated(graph, design, folder, sim, prompts, most, **options):
     return result
 
 
-@pytest.mark.parametrize("seed", [1, *(pytest.param(n, marks=pytest.mark.full) for n in (0, 2, 3, 4, 5, 6, 7))])
+@pytest.mark.parametrize("seed", [4, *(pytest.param(n, marks=pytest.mark.full) for n in (0, 1, 2, 3, 5, 6, 7))])
 def test_chips_are_bit_exact(seed, tmp_path):
     graph, design = _case(seed)
     prompts = _prompts(graph.config, design.streams, seed)
