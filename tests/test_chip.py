@@ -25,11 +25,11 @@ from hwgen.simulate import simulate
 
 SEED = int(os.environ.get("HWGEN_SEED", "1000"))
 ALL, ICARUS = 60, 3
-"""Pairs in all, and how many for one that also runs in Icarus."""
-QUICK = (4, 10, 38, 47, 54, 55)
+"""Pairs in all, and how many for one that also runs in Icarus, with --full: the networks do in any case."""
+QUICK = (4, 10, 38, 47, 55)
 """Pairs in `make test`: small chips, since compiling takes most of the time."""
 NEW_TOKENS = 3
-QUICK_NETWORKS = (("xy", 2, True), ("yx", 1, False), ("o1turn", 4, True), ("odd-even", 2, True))
+QUICK_NETWORKS = (("yx", 4, False), ("yx", 1, False), ("o1turn", 4, True), ("odd-even", 2, True))
 
 
 def _seeds(numbers, quick):
@@ -39,7 +39,7 @@ def _seeds(numbers, quick):
 
 
 @pytest.mark.parametrize("seed", _seeds(range(ALL), QUICK))
-def test_random_pair_is_bit_exact(seed, tmp_path):
+def test_random_pair_is_bit_exact(seed, tmp_path, pytestconfig):
     graph, design = random_pair(seed)
     prompt = random_prompt(graph.config, seed)
     count = min(NEW_TOKENS, graph.context - len(prompt) + 1)
@@ -48,7 +48,8 @@ def test_random_pair_is_bit_exact(seed, tmp_path):
     print(f"seed {seed}: {graph.config} {random_formats(seed)} {design} prompt {prompt} -> {wanted} "
           f"overflow {run.overflow}")
     generate(graph, design, tmp_path / "chip")
-    for sim in ("verilator", "icarus") if seed % ICARUS == 0 else ("verilator",):
+    icarus = seed % ICARUS == 0 and pytestconfig.getoption("full")
+    for sim in ("verilator", "icarus") if icarus else ("verilator",):
         result = simulate(tmp_path / "chip", sim=sim, prompt_ids=prompt, max_tokens=count, quick=True)
         assert result["tokens"] == wanted
         assert result["overflow"] == run.overflow

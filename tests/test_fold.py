@@ -8,6 +8,7 @@ import pytest
 from hwgen.emit import fold as folding
 from hwgen.emit.fold import fold
 from hwgen.emit.verilog import module_files
+from hwgen.noc.turns import sides_of
 from hwgen.rtl.router import Router
 
 _EQUIVALENCE = """
@@ -89,7 +90,7 @@ def test_length_is_bounded(monkeypatch):
 
 def test_a_component_stays_equivalent(tmp_path, monkeypatch):
     def files():
-        router = Router(width=3, height=2, flit_bits=32, buffer_flits=2, multicast=True)
+        router = Router(width=3, height=2, flit_bits=32, buffer_flits=2, multicast=True, sides=sides_of(3, 2, 0, 1))
         return module_files({"router": router})["router.v"]
 
     after = files()
