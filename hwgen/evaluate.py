@@ -59,7 +59,7 @@ def evaluate(model: FloatModel, graph: IntegerGraph, tokens: int | None = None, 
         on_progress("measuring", start, batch)
         rows = text[start : start + step]
         reference = Reference(graph, len(rows))
-        wanted, got = float_model.logits(held, rows[:, :-1]), _worth(reference.logits(rows[:, :-1]))
+        wanted, got = float_model.logits(held, rows[:, :-1]), worth(reference.logits(rows[:, :-1]))
         sums.append(compare(wanted, got, rows[:, 1:]))
         overflow = overflow or reference.overflow
     means = np.concatenate(sums, 1) / length
@@ -87,7 +87,8 @@ def standard_error(means: np.ndarray) -> float | None:
     return float(means.std(ddof=1) / np.sqrt(len(means))) if len(means) > 1 else None
 
 
-def _worth(logits: np.ndarray) -> np.ndarray:
+def worth(logits: np.ndarray) -> np.ndarray:
+    """What the integer logits stand for, float32."""
     return np.ldexp(logits.astype(np.float32), -Q_FRACTION)
 
 

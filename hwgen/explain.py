@@ -15,7 +15,7 @@ from hwgen import float_model
 from hwgen.arithmetic import tables, vector
 from hwgen.arithmetic.fixed import Q_FRACTION
 from hwgen.arithmetic.mx import BLOCK, ELEMENT_FRACTION, Mx, blocked
-from hwgen.evaluate import compare, draw, standard_error
+from hwgen.evaluate import compare, draw, standard_error, worth
 from hwgen.float_model import FloatModel
 from hwgen.fold import gain_factor
 from hwgen.integer_graph import IntegerGraph, LayerGraph, matrix_shape
@@ -78,7 +78,7 @@ def explain(model: FloatModel, prepared: Prepared, graph: IntegerGraph, tokens: 
     total = len(runs) + 1
     found = {}
     on_progress("measuring the integers", 0, total)
-    reference = np.ldexp(Reference(graph, len(inputs)).logits(inputs).astype(np.float32), -Q_FRACTION)
+    reference = worth(Reference(graph, len(inputs)).logits(inputs))
     found["integers"] = compare(wanted, reference, following) / inputs.shape[1]
     for n, (name, choices) in enumerate(runs.items(), 1):
         on_progress(f"measuring {name}", n, total)
