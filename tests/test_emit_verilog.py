@@ -137,6 +137,8 @@ def test_an_interrupt_leaves_no_folder_and_no_process(number, tmp_path, monkeypa
     child = os.fork()
     if not child:
         tempfile.tempdir = str(tmp_path)
+        # what ignores it, as nohup does, is left alone
+        signal.signal(number, signal.SIG_DFL)
         os._exit(interruptible(lambda: module_files({"outer": Outer()}) and 0))
     while not list(tmp_path.glob("**/in.il")):
         assert os.waitpid(child, os.WNOHANG) == (0, 0)
